@@ -1,0 +1,108 @@
+"""The tree of errors a user can meet.
+
+    LabelmillError                 everything below; `labelmill` prints it in one piece and exits with `exit_code`
+    ├── SpecError                  what the user wrote is not a valid spec
+    ├── StorageError               an object store or folder did not do what was asked
+    │   ├── NotFoundError          the object, folder or bucket is not there
+    │   ├── ForbiddenError         the store refused us
+    │   └── UnavailableError       the store did not answer; the same call may work later
+    ├── ImageError                 one picture has no labels; it ends as a row, never as the end of a run
+    │   ├── UnreadableError        damaged
+    │   ├── UnsupportedError       not a picture of a format on the closed list
+    │   └── TooLargeError          more pixels than the limit
+    ├── DataError                  labels, pictures or splits of a training set do not fit together
+    ├── BundleError                a model bundle is damaged, or of a format we cannot read
+    ├── RegistryError              a model, version or alias that is not in the registry, or a lost race for one
+    ├── TableError                 a label table cannot be opened or written
+    │   ├── TableBusyError         another run holds its lease
+    │   └── FencedError            another run took the table over; nothing of ours may be committed any more
+    ├── FailureBudgetError         too many pictures failed; the run stopped and kept what it committed
+    └── ClusterError               Ray could not be started or reached, or a server could not listen
+
+A message says what was expected, what came, and what to do. It never needs a traceback to be understood.
+"""
+
+__all__ = [
+    "BundleError",
+    "ClusterError",
+    "DataError",
+    "FailureBudgetError",
+    "FencedError",
+    "ForbiddenError",
+    "ImageError",
+    "LabelmillError",
+    "NotFoundError",
+    "RegistryError",
+    "SpecError",
+    "StorageError",
+    "TableBusyError",
+    "TableError",
+    "TooLargeError",
+    "UnavailableError",
+    "UnreadableError",
+    "UnsupportedError",
+]
+
+
+class LabelmillError(Exception):
+    """Base of every error that a user can meet."""
+
+    exit_code = 1
+
+
+class SpecError(LabelmillError):
+    exit_code = 2
+
+
+class StorageError(LabelmillError): ...
+
+
+class NotFoundError(StorageError): ...
+
+
+class ForbiddenError(StorageError): ...
+
+
+class UnavailableError(StorageError): ...
+
+
+class ImageError(LabelmillError):
+    """A picture without labels. `status` is the word that its row in the label table carries."""
+
+    status: str
+
+
+class UnreadableError(ImageError):
+    status = "unreadable"
+
+
+class UnsupportedError(ImageError):
+    status = "unsupported"
+
+
+class TooLargeError(ImageError):
+    status = "too_large"
+
+
+class DataError(LabelmillError): ...
+
+
+class BundleError(LabelmillError): ...
+
+
+class RegistryError(LabelmillError): ...
+
+
+class TableError(LabelmillError): ...
+
+
+class TableBusyError(TableError): ...
+
+
+class FencedError(TableError): ...
+
+
+class FailureBudgetError(LabelmillError): ...
+
+
+class ClusterError(LabelmillError): ...
