@@ -1,0 +1,24 @@
+"""What a user writes: one YAML or JSON file describes one run."""
+
+from labelmill.spec.label import LabelSpec
+from labelmill.spec.load import LoadedSpec, load_spec
+from labelmill.spec.schema import json_schema
+from labelmill.spec.serve import Batching, ServeSpec
+from labelmill.spec.train import Augment, Optimize, Range, Split, TrainData, TrainModel, TrainSpec, Workers
+
+__all__ = [
+    "Augment",
+    "Batching",
+    "LabelSpec",
+    "LoadedSpec",
+    "Optimize",
+    "Range",
+    "ServeSpec",
+    "Split",
+    "TrainData",
+    "TrainModel",
+    "TrainSpec",
+    "Workers",
+    "json_schema",
+    "load_spec",
+]

@@ -1,0 +1,128 @@
+"""What the kinds of spec share: names, addresses, references, numbers, and the two ways in which a value is refused."""
+
+import os
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError, PydanticKnownError
+
+from labelmill.spec.nearest import nearest
+
+__all__ = [
+    "Engine",
+    "MaxPixels",
+    "ModelReference",
+    "Name",
+    "Number",
+    "Part",
+    "RegistryUri",
+    "Uri",
+    "Whole",
+    "conflict",
+    "expected",
+    "lies_inside",
+]
+
+NAME_PATTERN = r"[a-z0-9][a-z0-9_.-]*"
+NAME_RULE = "a name of lower-case letters, digits, '_', '.' and '-' that starts with a letter or digit"
+MAX_NAME_LENGTH = 128
+SCHEMES = ("file", "s3", "gs", "az")
+URI_RULE = "a folder, file://, s3://, gs:// or az://"
+
+
+class Part(BaseModel):
+    """A piece of a spec. Immutable; a field that it does not know is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=True)
+
+
+def expected(what: str, *, suggestion: str | None = None, secret: bool = False) -> PydanticCustomError:
+    """One value is not what it should be: `what` completes "expected …". A `secret` value is never shown."""
+    context = {"what": what, "suggestion": suggestion, "secret": secret}
+    return PydanticCustomError("expected", "expected {what}", context)
+
+
+def conflict(field: str, message: str) -> PydanticCustomError:
+    """Two values do not go together: `message` stands beside `field`, a field of the part that raises."""
+    return PydanticCustomError("conflict", "{message}", {"field": field, "message": message})
+
+
+def _name(value: str) -> str:
+    if len(value) > MAX_NAME_LENGTH:
+        raise expected(f"a name of at most {MAX_NAME_LENGTH} characters")
+    if not re.fullmatch(NAME_PATTERN, value):
+        cleaned = re.sub(r"[^a-z0-9_.-]+", "-", value.strip().lower()).strip("_.-")
+        raise expected(NAME_RULE, suggestion=cleaned or None)
+    return value
+
+
+def _uri(value: str) -> str:
+    if not value.strip():
+        raise expected(URI_RULE)
+    if "\x00" in value or "\n" in value:
+        raise expected(f"{URI_RULE}, on one line")
+    found = re.match(r"([A-Za-z][A-Za-z0-9+.-]*):(/{0,2})", value)
+    if not found:
+        return value
+    scheme, slashes = found.groups()
+    rest = value[found.end() :].lstrip("/")
+    if scheme not in SCHEMES or slashes != "//":
+        if slashes != "//" and scheme.lower() not in SCHEMES:
+            return value  # a folder with a colon in its name
+        near = nearest(scheme, SCHEMES)
+        # A uri of another kind may carry credentials or a signature: it is described, not repeated.
+        shown = "@" not in value and "?" not in value
+        raise expected(URI_RULE, suggestion=f"{near}://{rest}" if near and shown else None, secret=not shown)
+    bucket = value[found.end() :].split("/", 1)[0]
+    if "@" in bucket:
+        raise expected(
+            f"{scheme}://<bucket>/<prefix> without credentials: those come from the environment", secret=True
+        )
+    if scheme != "file" and not bucket:
+        raise expected(f"{scheme}://<bucket>/<prefix>")
+    return value
+
+
+def _model_reference(value: str) -> str:
+    if not re.fullmatch(f"{NAME_PATTERN}@{NAME_PATTERN}", value):
+        what = "<name>@<version> or <name>@<alias>, such as digits@3 or digits@current"
+        raise expected(what, suggestion=f"{value}@current" if re.fullmatch(NAME_PATTERN, value) else None)
+    return value
+
+
+def _not_a_boolean(kind: Literal["int_type", "float_type"]) -> BeforeValidator:
+    def check(value: Any) -> Any:
+        if isinstance(value, bool):  # pydantic would take true for 1
+            raise PydanticKnownError(kind)
+        return value
+
+    return BeforeValidator(check)
+
+
+Whole = Annotated[int, _not_a_boolean("int_type")]
+Number = Annotated[float, _not_a_boolean("float_type")]
+Name = Annotated[str, AfterValidator(_name), Field(json_schema_extra={"pattern": f"^{NAME_PATTERN}$"})]
+Uri = Annotated[str, AfterValidator(_uri)]
+RegistryUri = Annotated[
+    Uri,
+    Field(description=f"Where models are published: {URI_RULE}. A relative folder starts at the working directory."),
+]
+ModelReference = Annotated[str, AfterValidator(_model_reference)]
+MaxPixels = Annotated[Whole, Field(ge=1, description="Pictures with more pixels than this are not decoded: too_large.")]
+Engine = Annotated[
+    Literal["auto", "openvino", "torch"],
+    Field(description="What runs the network; auto takes torch where there is a GPU and OpenVINO elsewhere."),
+]
+
+
+def lies_inside(inner: str, outer: str) -> bool:
+    """Whether the address `inner` is `outer` or below it."""
+    inner, outer = _absolute(inner), _absolute(outer)
+    return inner == outer or inner.startswith(outer.rstrip("/") + "/")
+
+
+def _absolute(uri: str) -> str:
+    if uri.startswith("file://"):
+        uri = uri.removeprefix("file://")
+    return uri.rstrip("/") if "://" in uri else os.path.abspath(uri)  # noqa: PTH100 - pathlib keeps the `..`

@@ -1,0 +1,157 @@
+"""What pydantic refused, in the words of the person who wrote the file."""
+
+from collections.abc import Iterator
+from typing import Any, get_args
+
+from pydantic import BaseModel
+from pydantic_core import ErrorDetails
+
+from labelmill.spec.nearest import listing, nearest
+from labelmill.spec.source import Location, Source
+from labelmill.spec.substitute import Substitution
+
+__all__ = ["describe"]
+
+EXPECTED = {
+    "int_type": "a whole number",
+    "int_parsing": "a whole number",
+    "int_parsing_size": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "finite_number": "a finite number",
+    "string_type": "text",
+    "string_too_short": "text that is not empty",
+    "tuple_type": "a list",
+    "model_type": "a mapping of fields",
+    "model_attributes_type": "a mapping of fields",
+    "too_short": "{min_length} values",
+    "too_long": "{max_length} values",
+    "greater_than": "a number above {gt}",
+    "greater_than_equal": "a number of at least {ge}",
+    "less_than": "a number below {lt}",
+    "less_than_equal": "a number of at most {le}",
+    "expected": "{what}",
+}
+
+
+def describe(errors: list[ErrorDetails], source: Source, filled: Substitution, model: type[BaseModel]) -> list[str]:
+    """One line for each mistake: where it was written, the field, what was expected, what came, and a near miss."""
+    found: dict[Location, str] = {}
+    for error in errors:
+        location, message = _one(error, filled, model)
+        found.setdefault(location, message)
+    found |= filled.problems
+    suggested = {message.rpartition("did you mean ")[2].rstrip("?") for message in found.values()}
+    order = list(source.origins)
+    lines = []
+    for location, message in sorted(found.items(), key=lambda item: _rank(item[0], order)):
+        field = ".".join(str(part) for part in location)
+        # A misspelt required field is one mistake, not an unknown field and a missing one.
+        if message.startswith("required, and missing") and str(location[-1]) in suggested:
+            continue
+        origin = source.origin(location)
+        named = f"{origin}: {field}" if field and not origin.endswith(f" {field}") else origin  # `--set a.b` names it
+        lines.append(f"{named}: {message}")
+    return lines
+
+
+def _rank(location: Location, order: list[Location]) -> int:
+    while location and location not in order:
+        location = location[:-1]
+    return order.index(location) if location in order else 0
+
+
+def _one(error: ErrorDetails, filled: Substitution, model: type[BaseModel]) -> tuple[Location, str]:
+    # A part in <> is the tag of a union, which nobody wrote.
+    location = tuple(part for part in error["loc"] if not str(part).startswith("<"))
+    context = error.get("ctx", {})
+    kind = error["type"]
+    if kind == "conflict":
+        return (*location, *filter(None, context["field"].split("."))), context["message"]
+    if kind == "missing":
+        return location, f"required, and missing{_purpose(model, location)}"
+    if kind == "extra_forbidden":
+        return location, _unknown_field(str(location[-1]), model, location[:-1])
+    if kind == "literal_error":
+        choices = [str(choice) for choice in _choices(model, location)]
+        near = nearest(error["input"], choices) if isinstance(error["input"], str) else None
+        return location, f"expected {listing(choices)}, {_came(error, location, filled)}{_did_you_mean(near)}"
+    what = EXPECTED[kind].format_map(_plain_numbers(context)) if kind in EXPECTED else error["msg"]
+    secret = bool(context.get("secret"))
+    suggestion = context.get("suggestion")
+    if kind == "expected" and isinstance(error["input"], dict | list | tuple):
+        came = f"got {list(error['input'])}" if _is_plain_list(error["input"]) else ""
+    else:
+        came = _came(error, location, filled, secret=secret)
+    return location, ", ".join(filter(None, (f"expected {what}", came))) + _did_you_mean(suggestion)
+
+
+def _came(error: ErrorDetails, location: Location, filled: Substitution, *, secret: bool = False) -> str:
+    value = error["input"]
+    if isinstance(value, dict):
+        return "got a mapping"
+    if isinstance(value, list | tuple):
+        return f"got a list of {len(value)}"
+    variables = ", ".join(f"${{{name}}}" for name in filled.variables.get(location, ()))
+    if secret or "api_keys" in location or filled.holds_secret(location):
+        return f"got what {variables} holds (not shown)" if variables else "got something else (not shown)"
+    words = {None: "nothing", True: "true", False: "false"}
+    shown = words[value] if value is None or isinstance(value, bool) else repr(value)
+    if error["type"] == "string_type" and value is not None:
+        shown += f' (in quotes, "{words.get(value, value)}", it is text)'
+    return f"got {shown} (from {variables})" if variables else f"got {shown}"
+
+
+def _plain_numbers(context: dict[str, Any]) -> dict[str, Any]:
+    return {key: f"{value:g}" if isinstance(value, float) else value for key, value in context.items()}
+
+
+def _is_plain_list(value: Any) -> bool:
+    return isinstance(value, list | tuple) and all(isinstance(item, int | float) for item in value)
+
+
+def _did_you_mean(near: str | None) -> str:
+    return f": did you mean {near}?" if near else ""
+
+
+def _unknown_field(name: str, model: type[BaseModel], location: Location) -> str:
+    part = _part(model, location)
+    names = list(part.model_fields) if part else []
+    near = nearest(name, names)
+    if near:
+        return f"no such field{_did_you_mean(near)}"
+    return f"no such field: expected {listing(sorted(names))}" if names else "no such field"
+
+
+def _purpose(model: type[BaseModel], location: Location) -> str:
+    field = _field(model, location)
+    return f": {field.description}" if field and field.description else ""
+
+
+def _choices(model: type[BaseModel], location: Location) -> tuple[Any, ...]:
+    field = _field(model, location)
+    return get_args(field.annotation) if field else ()
+
+
+def _field(model: type[BaseModel], location: Location) -> Any:
+    part = _part(model, location[:-1])
+    return part.model_fields.get(str(location[-1])) if part else None
+
+
+def _part(model: type[BaseModel], location: Location) -> type[BaseModel] | None:
+    """The class of the mapping at `location`."""
+    for step in location:
+        field = model.model_fields.get(str(step))
+        inner = next(_models(field.annotation), None) if field else None
+        if inner is None:
+            return None
+        model = inner
+    return model
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from _models(argument)

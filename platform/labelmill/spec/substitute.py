@@ -1,0 +1,68 @@
+"""`${NAME}` and `${NAME:-default}` in the strings of a spec.
+
+The default counts when the variable is unset or empty, as in a POSIX shell. `$${` stands for `${` itself.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from labelmill.spec.nearest import nearest
+from labelmill.spec.source import Location
+
+__all__ = ["Substitution", "substitute"]
+
+REFERENCE = re.compile(r"\$\$\{|\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(:-(?P<default>[^}]*))?\}|\$\{")
+SECRET_NAME = re.compile(r"KEY|SECRET|TOKEN|PASS|CREDENTIAL|AUTH", re.IGNORECASE)
+
+
+@dataclass(slots=True)
+class Substitution:
+    """`data` after substitution, what was wrong, and which variables of the environment went into each string."""
+
+    data: Any = None
+    problems: dict[Location, str] = field(default_factory=dict)
+    variables: dict[Location, list[str]] = field(default_factory=dict)
+
+    def holds_secret(self, location: Location) -> bool:
+        """Whether a variable whose name sounds like a secret went into this value."""
+        return any(SECRET_NAME.search(name) for name in self.variables.get(location, ()))
+
+
+def substitute(data: Any, environ: Mapping[str, str]) -> Substitution:
+    """Replace the references in every string of `data`."""
+    result = Substitution()
+    result.data = _walk(data, (), environ, result)
+    return result
+
+
+def _walk(value: Any, location: Location, environ: Mapping[str, str], result: Substitution) -> Any:
+    if isinstance(value, dict):
+        return {key: _walk(inner, (*location, key), environ, result) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_walk(inner, (*location, index), environ, result) for index, inner in enumerate(value)]
+    return _fill_in(value, location, environ, result) if isinstance(value, str) else value
+
+
+def _fill_in(text: str, location: Location, environ: Mapping[str, str], result: Substitution) -> str:
+    def replace(found: re.Match[str]) -> str:
+        name, default = found["name"], found["default"]
+        if found[0] == "$${":
+            return "${"
+        if name is None:
+            result.problems[location] = "expected ${NAME} or ${NAME:-default}; write $${ for the characters ${"
+            return ""
+        if environ.get(name) or (name in environ and default is None):
+            result.variables.setdefault(location, []).append(name)
+            return environ[name]
+        if default is None:
+            near = nearest(name, environ.keys())
+            hint = f" (did you mean {near}?)" if near else ""
+            result.problems[location] = (
+                f"the environment variable {name} is not set{hint}: set it, or write ${{{name}:-default}}"
+            )
+            return ""
+        return str(default)
+
+    return REFERENCE.sub(replace, text)
