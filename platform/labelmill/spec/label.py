@@ -24,7 +24,7 @@ __all__ = ["LabelSpec"]
 class LabelSpec(Part):
     """Make a label table agree with an image store, for one model."""
 
-    kind: Literal["label"] = Field(description="Label every picture of a store that has no label yet.")
+    kind: Literal["label"] = Field(description="This file describes a label job.")
     name: Name = Field(description="What this job is called in receipts and logs.")
     registry: RegistryUri
     model: ModelReference = Field(description="<name>@<version> or <name>@<alias>; resolved once, when the job starts.")

@@ -97,10 +97,14 @@ def _came(error: ErrorDetails, location: Location, filled: Substitution, *, secr
     if secret or "api_keys" in location or filled.holds_secret(location):
         return f"got what {variables} holds (not shown)" if variables else "got something else (not shown)"
     words = {None: "nothing", True: "true", False: "false"}
-    shown = words[value] if value is None or isinstance(value, bool) else repr(value)
+    shown = words[value] if value is None or isinstance(value, bool) else _shortened(repr(value))
     if error["type"] == "string_type" and value is not None:
         shown += f' (in quotes, "{words.get(value, value)}", it is text)'
     return f"got {shown} (from {variables})" if variables else f"got {shown}"
+
+
+def _shortened(shown: str) -> str:
+    return shown if len(shown) <= 100 else f"{shown[:80]}… ({len(shown):,} characters)"
 
 
 def _plain_numbers(context: dict[str, Any]) -> dict[str, Any]:
@@ -125,8 +129,9 @@ def _unknown_field(name: str, model: type[BaseModel], location: Location) -> str
 
 
 def _purpose(model: type[BaseModel], location: Location) -> str:
-    field = _field(model, location)
-    return f": {field.description}" if field and field.description else ""
+    field, part = _field(model, location), _part(model, location)
+    purpose = field.description if field and field.description else part.__doc__ if part else None
+    return f": {purpose}" if purpose else ""
 
 
 def _choices(model: type[BaseModel], location: Location) -> tuple[Any, ...]:

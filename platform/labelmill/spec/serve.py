@@ -59,7 +59,7 @@ class Batching(Part):
 class ServeSpec(Part):
     """Serve a model over HTTP."""
 
-    kind: Literal["serve"] = Field(description="Serve a model over HTTP.")
+    kind: Literal["serve"] = Field(description="This file describes an endpoint.")
     name: Name = Field(description="What this endpoint is called in logs and metrics.")
     registry: RegistryUri
     model: ModelReference = Field(
@@ -71,7 +71,7 @@ class ServeSpec(Part):
         default=(), description='Keys that clients may use, from the environment: ["${LABELMILL_API_KEY}"].'
     )
     replicas: Whole = Field(default=1, ge=1, description="Copies of the model that answer.")
-    batch: Batching = Field(default=Batching(), description="How requests are put together.")
+    batch: Batching = Batching()
     engine: Engine = "auto"
     max_request_bytes: Whole = Field(default=20 * 2**20, ge=1024, description="Larger requests are refused.")
     max_pixels: MaxPixels = 50_000_000

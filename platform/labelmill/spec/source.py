@@ -168,7 +168,8 @@ def _refuse_syntax(exc: yaml.MarkedYAMLError, text: str, name: str) -> NoReturn:
     hint = ""
     if line <= len(lines) and re.search(r"[\[{,].*\$\{", lines[line - 1]):
         hint = '; within [ ] and { } put quotes around ${…}, as in ["${NAME}"]'
-    raise SpecError(f"{name}:{line}: not valid YAML: {what}, at column {column}{hint}") from None
+    place = name if name.startswith("--set") else f"{name}:{line}"
+    raise SpecError(f"{place}: not valid YAML: {what}, at column {column}{hint}") from None
 
 
 def _line(node: yaml.Node) -> int:

@@ -112,9 +112,7 @@ class TrainData(Part):
     positive: str | None = Field(
         default=None, min_length=1, description="With task binary and labels from folders: the folder that means yes."
     )
-    split: Split = Field(
-        default=Split(train=0.8, validation=0.1, test=0.1), description="Shares of training, validation and test."
-    )
+    split: Split = Split(train=0.8, validation=0.1, test=0.1)
 
 
 class TrainModel(Part):
@@ -193,17 +191,17 @@ class Workers(Part):
 class TrainSpec(Part):
     """Train a classifier and publish it to the registry."""
 
-    kind: Literal["train"] = Field(description="Train a classifier and publish it to the registry.")
+    kind: Literal["train"] = Field(description="This file describes a training run.")
     name: Name = Field(description="The model's name in the registry.")
     registry: RegistryUri
     task: Literal["binary", "multi_class", "multi_label"] = Field(
         description="One yes or no a picture, exactly one label of several, or any number of labels."
     )
-    data: TrainData = Field(description="The pictures to learn from and their labels.")
-    model: TrainModel = Field(description="The network and where it starts from.")
-    augment: Augment = Field(default=Augment(), description="How training varies a picture.")
-    optimize: Optimize = Field(description="How long and how fast it learns.")
-    workers: Workers = Field(description="How many processes train, and what each reserves.")
+    data: TrainData
+    model: TrainModel
+    augment: Augment = Augment()
+    optimize: Optimize
+    workers: Workers
     promote: Literal["never", "always", "when_better"] = Field(
         default="when_better", description="When the alias `current` moves to the new version."
     )
