@@ -1,0 +1,136 @@
+"""Serve a model over HTTP until someone says stop."""
+
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import Any
+
+from labelmill.cluster import Resources, connect
+from labelmill.errors import ClusterError
+from labelmill.model.registry import Registry
+from labelmill.serve import front
+from labelmill.serve.settings import Settings
+from labelmill.spec import LoadedSpec, ServeSpec
+
+__all__ = ["run"]
+
+logger = logging.getLogger(__name__)
+
+_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def run(loaded: LoadedSpec) -> None:
+    """Serve what the spec says, and say where when it is ready. Returns after SIGINT or SIGTERM, with all put away.
+
+    To be called from the main thread, which is where signals arrive. RegistryError, BundleError: the model is not there
+    or damaged. ClusterError: the address is taken, Ray does not start, or has not what the replicas need.
+    """
+    spec = loaded.spec
+    assert isinstance(spec, ServeSpec)
+    Registry(spec.registry).resolve(spec.model).weights_path()  # what is wrong with the model is said before Ray starts
+    _check_address(spec.host, spec.port)
+    with _stopped_by_signals(), _environment(spec), connect() as resources:
+        _take_signals()  # Ray has put its own handlers in place
+        with _serving(spec, resources):
+            sys.stdout.write(f"{spec.name} serves {spec.model} at {_page_address(spec)}\n")
+            sys.stdout.flush()
+            signal.pause()
+
+
+@contextmanager
+def _serving(spec: ServeSpec, resources: Resources) -> Iterator[None]:
+    if spec.replicas > resources.cpus:
+        raise ClusterError(
+            f"replicas: expected at most {resources.cpus}, the CPUs of this Ray, one for each; got {spec.replicas}"
+        )
+    # Not at the top: Ray reads its environment when it is imported.
+    from ray import serve
+
+    from labelmill.serve.deployment import application
+
+    if serve.status().proxies:
+        raise ClusterError("a Ray Serve runs on this cluster already, on an address of its own: use another cluster")
+    try:
+        _start(serve, spec)
+        serve.run(application(Settings.of(spec), num_replicas=spec.replicas), name=spec.name, route_prefix="/")
+        yield
+    except RuntimeError as exc:
+        raise ClusterError(f"Ray Serve did not start the endpoint: {' '.join(str(exc).split())}") from exc
+    finally:
+        serve.shutdown()
+
+
+def _start(serve: Any, spec: ServeSpec) -> None:
+    serve.start(
+        proxy_location="HeadOnly",
+        http_options={"host": _bare(spec.host), "port": spec.port, "request_timeout_s": 60.0},
+        logging_config={"log_level": "WARNING", "enable_access_log": False},
+    )
+
+
+def _check_address(host: str, port: int) -> None:
+    """ClusterError when nobody can listen there: found out in a millisecond, not after Ray has started."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((_bare(host), port))
+        except OSError as exc:
+            reason = exc.strerror or str(exc)
+            raise ClusterError(
+                f"cannot listen on {host}:{port}: {reason}. Give the spec another port or host, or stop who has it"
+            ) from exc
+
+
+def _bare(host: str) -> str:
+    return host.strip("[]")
+
+
+def _page_address(spec: ServeSpec) -> str:
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(_bare(spec.host), _bare(spec.host))
+    return f"http://{f'[{host}]' if ':' in host else host}:{spec.port}/"
+
+
+@contextmanager
+def _environment(spec: ServeSpec) -> Iterator[None]:
+    # HAProxy mode listens on every interface, whatever host it is given.
+    settings = {**front.environment(spec.max_request_bytes), "RAY_SERVE_ENABLE_HA_PROXY": "0"}
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ.update(settings)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
+def _stopped_by_signals() -> Iterator[None]:
+    """A stop signal ends the block, at any moment of it, as an exception would; the exception itself ends here."""
+    before = {number: signal.getsignal(number) for number in _STOP_SIGNALS}
+    _take_signals()
+    try:
+        with suppress(KeyboardInterrupt):
+            yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _take_signals() -> None:
+    for number in _STOP_SIGNALS:
+        signal.signal(number, _interrupt)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    for stop_signal in _STOP_SIGNALS:  # an impatient second one would leave Ray's processes behind
+        signal.signal(stop_signal, signal.SIG_IGN)
+    raise KeyboardInterrupt
