@@ -124,6 +124,7 @@ def test_a_mistake_names_line_field_expectation_and_value(write, change, message
             "https://host/models",
             "job.yaml:3: registry: expected a folder, file://, s3://, gs:// or az://, got 'https://host/models'",
         ),
+        ("./registry", "file://models", "job.yaml:3: registry: expected file:///<folder>, got 'file://models'"),
         ("./registry", "s3://", "job.yaml:3: registry: expected s3://<bucket>/<prefix>, got 's3://'"),
         (
             "digits@current",

@@ -79,8 +79,8 @@ def _uri(value: str) -> str:
         raise expected(
             f"{scheme}://<bucket>/<prefix> without credentials: those come from the environment", secret=True
         )
-    if scheme != "file" and not bucket:
-        raise expected(f"{scheme}://<bucket>/<prefix>")
+    if (scheme == "file") == bool(bucket):
+        raise expected("file:///<folder>" if scheme == "file" else f"{scheme}://<bucket>/<prefix>")
     return value
 
 
@@ -125,4 +125,4 @@ def lies_inside(inner: str, outer: str) -> bool:
 def _absolute(uri: str) -> str:
     if uri.startswith("file://"):
         uri = uri.removeprefix("file://")
-    return uri.rstrip("/") if "://" in uri else os.path.abspath(uri)  # noqa: PTH100 - pathlib keeps the `..`
+    return uri.rstrip("/") if "://" in uri else os.path.abspath(os.path.expanduser(uri))  # noqa: PTH100, PTH111

@@ -63,8 +63,9 @@ def _rank(location: Location, order: list[Location]) -> int:
 
 
 def _one(error: ErrorDetails, filled: Substitution, model: type[BaseModel]) -> tuple[Location, str]:
-    # A part in <> is the tag of a union, which nobody wrote.
-    location = tuple(part for part in error["loc"] if not str(part).startswith("<"))
+    steps = error["loc"]
+    # Below `count` stands the tag of the union that it is, which nobody wrote.
+    location = tuple(step for before, step in zip(("", *steps), steps, strict=False) if before != "count")
     context = error.get("ctx", {})
     kind = error["type"]
     if kind == "conflict":

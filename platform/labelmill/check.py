@@ -1,0 +1,224 @@
+"""Can everything that a spec names be reached? All questions are asked at the same time, and none for long."""
+
+import csv
+import io
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+from pyarrow import parquet
+
+from labelmill.errors import DataError, LabelmillError, NotFoundError, StorageError
+from labelmill.model.registry import Registry
+from labelmill.spec import LabelSpec, ServeSpec, TrainSpec
+from labelmill.storage import Store, open_store
+
+__all__ = ["TIMEOUT_S", "Finding", "check"]
+
+TIMEOUT_S = 5.0
+MAX_LABELS_FILE_BYTES = 64 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """The answer to one question. `answered` is False when there was none within TIMEOUT_S."""
+
+    subject: str
+    place: str
+    ok: bool
+    detail: str
+    answered: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    subject: str
+    place: str
+    ask: Callable[[], str]
+
+
+def check(spec: TrainSpec | LabelSpec | ServeSpec) -> Iterator[Finding]:
+    """Reach out to every place that `spec` names; the findings come in the order of the spec's fields.
+
+    Nothing is written but one throw-away object in an object store that the run would write to. A thread whose question
+    found no answer is left behind: the caller should end the process.
+    """
+    questions = _questions(spec)
+    answers = [_asked(question) for question in questions]
+    deadline = time.monotonic() + TIMEOUT_S
+    for question, answer in zip(questions, answers, strict=True):
+        yield _finding(question, answer, deadline)
+
+
+def _questions(spec: TrainSpec | LabelSpec | ServeSpec) -> list[_Question]:
+    match spec:
+        case TrainSpec():
+            return [
+                _Question("registry", spec.registry, lambda: _new_or_known_registry(spec.registry)),
+                _Question("images", spec.data.images, lambda: _images(spec.data.images)),
+                _Question("labels", spec.data.labels, lambda: _labels(spec.data.images, spec.data.labels)),
+                *_weights(spec),
+            ]
+        case LabelSpec():
+            return [
+                *_registry_and_model(spec.registry, spec.model),
+                _Question("images", spec.images, lambda: _images(spec.images)),
+                _Question("output", spec.output, lambda: _writable(spec.output)),
+            ]
+        case ServeSpec():
+            place = f"{spec.host}:{spec.port}"
+            return [
+                *_registry_and_model(spec.registry, spec.model),
+                _Question("listen", place, lambda: _free(spec.host, spec.port)),
+            ]
+
+
+def _asked(question: _Question) -> Future[str]:
+    answer: Future[str] = Future()
+
+    def ask() -> None:
+        try:
+            answer.set_result(question.ask())
+        except BaseException as exc:  # noqa: BLE001 - travels to whoever waits
+            answer.set_exception(exc)
+
+    # Not an executor: that would wait at exit for the thread that hangs.
+    threading.Thread(target=ask, name=f"check-{question.subject}", daemon=True).start()
+    return answer
+
+
+def _finding(question: _Question, answer: Future[str], deadline: float) -> Finding:
+    try:
+        detail = answer.result(timeout=max(0.0, deadline - time.monotonic()))
+    except TimeoutError:
+        detail = f"no answer within {TIMEOUT_S:g} seconds"
+        return Finding(question.subject, question.place, False, detail, answered=False)
+    except LabelmillError as exc:
+        return Finding(question.subject, question.place, False, str(exc))
+    return Finding(question.subject, question.place, True, detail)
+
+
+def _store(uri: str) -> Store:
+    return open_store(uri, timeout_s=TIMEOUT_S)
+
+
+def _registry_and_model(registry: str, model: str) -> list[_Question]:
+    return [
+        _Question("registry", registry, lambda: _registry(registry)),
+        _Question("model", model, lambda: _model(registry, model)),
+    ]
+
+
+def _registry(uri: str) -> str:
+    count = len(_store(uri).folders())
+    return f"reachable, {count} {'model' if count == 1 else 'models'}"
+
+
+def _new_or_known_registry(uri: str) -> str:
+    place = _writable(uri)
+    try:
+        return f"{_registry(uri)}, {place}"
+    except NotFoundError:
+        return f"not there yet: the first run makes it; {place}"
+
+
+def _model(registry: str, reference: str) -> str:
+    bundle = Registry(registry).resolve(reference)
+    count = len(bundle.labels)
+    return f"{bundle.reference}, {bundle.task}, {count} {'label' if count == 1 else 'labels'}"
+
+
+def _images(uri: str) -> str:
+    pages = (page.num_rows for page in _store(uri).list() if page.num_rows)
+    first = next(pages, 0)
+    if not first:
+        raise NotFoundError("reachable, but holds no objects")
+    more = "+" if next(pages, 0) else ""
+    return f"reachable, {first:,}{more} {'object' if first == 1 else 'objects'}"
+
+
+def _labels(images: str, labels: str) -> str:
+    if labels == "folders":
+        return _label_folders(images)
+    parent, _, name = labels.rpartition("/")
+    store = _store(parent or ("/" if labels.startswith("/") else "."))
+    size_bytes = store.info(name).size_bytes
+    if size_bytes > MAX_LABELS_FILE_BYTES:
+        return f"there, {size_bytes:,} bytes; too large to look into here"
+    columns = _columns(name, store.read(name))
+    missing = [column for column in ("uri", "labels") if column not in columns]
+    if missing:
+        found = ", ".join(columns) or "none"
+        raise DataError(f"expected the columns uri and labels, found {found}: {' and '.join(missing)} missing")
+    return f"there, columns {', '.join(column for column in ('uri', 'labels', 'split') if column in columns)}"
+
+
+def _label_folders(images: str) -> str:
+    folders = _store(images).folders()
+    if not folders:
+        raise DataError("expected a folder for each label below images, found none")
+    return f"{len(folders)} {'folder' if len(folders) == 1 else 'folders'}: {', '.join(folders[:5])}" + (
+        ", …" if len(folders) > 5 else ""
+    )
+
+
+def _columns(name: str, data: bytes) -> list[str]:
+    suffix = Path(name).suffix.lower()
+    try:
+        if suffix == ".parquet":
+            return list(parquet.read_schema(io.BytesIO(data)).names)
+        line = next((line for line in io.BytesIO(data) if line.strip()), b"").decode("utf-8-sig")
+        if suffix == ".csv":
+            return next(csv.reader([line]), [])
+        row = json.loads(line)
+        return list(row) if isinstance(row, dict) else []
+    except (pa.ArrowException, ValueError, csv.Error) as exc:
+        raise DataError(f"expected a {suffix[1:]} file: {exc}") from exc
+
+
+def _weights(spec: TrainSpec) -> list[_Question]:
+    weights = spec.model.weights
+    if weights in ("scratch", "pretrained"):
+        return []
+    if weights.endswith(".safetensors"):
+        return [_Question("weights", weights, lambda: _weights_file(weights))]
+    return [_Question("weights", weights, lambda: _model(spec.registry, weights))]
+
+
+def _weights_file(path: str) -> str:
+    parent, _, name = path.rpartition("/")
+    return f"there, {_store(parent or '.').info(name).size_bytes:,} bytes"
+
+
+def _writable(uri: str) -> str:
+    """A folder is only looked at; an object store is tried with a throw-away object, since only it knows."""
+    store = _store(uri)
+    if not store.uri.startswith("/"):
+        honoured = store.honours_write_if_absent()
+        return "writable" if honoured else "writable, but ignores conditional writes"
+    folder = Path(store.uri)
+    while not folder.exists():
+        folder = folder.parent
+    if not folder.is_dir():
+        raise StorageError(f"expected a folder, and {folder} is a file")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise StorageError(f"not writable: no permission to write in {folder}")
+    return "writable"
+
+
+def _free(host: str, port: int) -> str:
+    try:
+        family = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)[0][0]
+        with socket.socket(family, socket.SOCK_STREAM) as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind((host.strip("[]"), port))
+    except OSError as exc:
+        raise StorageError(f"cannot listen there: {exc.strerror or exc}") from exc
+    return "free"

@@ -1,0 +1,316 @@
+"""The command line. It alone writes to the terminal; commands import what they need when they run."""
+
+import importlib
+import json
+import logging
+import os
+import sys
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from labelmill import __version__
+from labelmill.errors import LabelmillError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from labelmill.check import Finding
+    from labelmill.model.bundle import Bundle
+    from labelmill.spec import LoadedSpec
+
+__all__ = ["app", "main"]
+
+# Plain help: boxes and colours are for terminals only, and importing them would double the time of `check`.
+app = typer.Typer(
+    name="labelmill",
+    help="Train an image classifier, label an object store with it in bulk, serve the same model.",
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+models = typer.Typer(
+    help="List, show, promote and roll back models.",
+    rich_markup_mode=None,
+    no_args_is_help=True,
+)
+app.add_typer(models, name="models")
+
+SpecPath = Annotated[str, typer.Argument(metavar="SPEC", help="A job spec, YAML or JSON.", show_default=False)]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="FIELD=VALUE", help="Replace a field: optimize.epochs=3. May be repeated."),
+]
+RegistryUri = Annotated[
+    str, typer.Option("--registry", envvar="LABELMILL_REGISTRY", metavar="URI", help="Where the models are.")
+]
+Alias = Annotated[str, typer.Option("--alias", help="The alias to move.")]
+
+
+def main() -> None:
+    """The entry point: an error of ours is one message on stderr, anything else is a bug and shows its traceback."""
+    try:
+        app(prog_name="labelmill")
+    except LabelmillError as exc:
+        _flush()
+        typer.echo(f"error: {printable(str(exc))}", err=True)
+        sys.exit(exc.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(1)
+    finally:
+        _flush()
+
+
+def _flush() -> None:
+    """Nobody may be reading any more; the interpreter would complain of that at exit."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def printable(text: str) -> str:
+    """`text` with control characters escaped, so that a file's name cannot steer the terminal."""
+    return "".join(
+        char if char.isprintable() or char == "\n" else char.encode("unicode_escape").decode() for char in text
+    )
+
+
+@app.callback(invoke_without_command=True)
+def labelmill(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
+) -> None:
+    if version:
+        typer.echo(f"labelmill {__version__}")
+    elif context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+@app.command("check")
+def check_command(
+    path: SpecPath,
+    overrides: Overrides = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Only read the spec; reach for nothing.")] = False,
+) -> None:
+    """Is a spec valid, and can everything it names be reached?
+
+    Exits with 0 when all is well, 1 when something cannot be reached, 2 when the spec is not valid.
+
+    Example: labelmill check jobs/label.yaml --set images=s3://bucket/inbox
+    """
+    from labelmill.spec import load_spec
+
+    loaded = load_spec(path, overrides or ())
+    summary = f"valid, {loaded.spec.kind} {loaded.spec.name}"
+    if offline:
+        _print_findings([("spec", path, True, summary)], width=len(path))
+        return
+    _check_places(loaded, path, summary)
+
+
+def _check_places(loaded: "LoadedSpec", path: str, summary: str) -> None:
+    from labelmill.check import check
+
+    findings: list[Finding] = []
+    lines = [("spec", path, True, summary)]
+    for finding in check(loaded.spec):
+        findings.append(finding)
+        lines.append((finding.subject, finding.place, finding.ok, finding.detail))
+    _print_findings(lines, width=max(len(place) for _, place, _, _ in lines))
+    failed = [finding for finding in findings if not finding.ok]
+    if not all(finding.answered for finding in findings):
+        # A thread still hangs in a store's client: leaving the usual way would tear it down under its feet.
+        sys.stdout.flush()
+        os._exit(1)
+    if failed:
+        raise typer.Exit(1)
+
+
+def _print_findings(lines: Iterable[tuple[str, str, bool, str]], *, width: int) -> None:
+    marks = ("✓", "✗") if _can_print("✓✗") else ("ok", "--")
+    for subject, place, ok, detail in lines:
+        mark = typer.style(marks[0], fg="green") if ok else typer.style(marks[1], fg="red")
+        typer.echo(f"{mark} {subject:<8}  {printable(place):<{width}}  {printable(detail)}")
+
+
+def _can_print(text: str) -> bool:
+    try:
+        text.encode(sys.stdout.encoding or "ascii")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+@app.command("run")
+def run_command(path: SpecPath, overrides: Overrides = None) -> None:
+    """Do what a spec describes: train, label or serve.
+
+    On a Ray of its own on this machine, or on the one that RAY_ADDRESS names. Running the same file again continues
+    what was interrupted.
+
+    Example: labelmill run jobs/train.yaml --set optimize.epochs=3
+    """
+    from labelmill.spec import load_spec
+
+    loaded = load_spec(path, overrides or ())
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.WARNING)
+    logging.getLogger("labelmill").setLevel(logging.INFO)
+    result = importlib.import_module(f"labelmill.{loaded.spec.kind}").run(loaded)
+    if result is not None:
+        typer.echo(printable(str(result)))
+
+
+@models.command("list")
+def list_models(registry: RegistryUri = "./demo/registry") -> None:
+    """Every model, its newest version and its aliases.
+
+    Example: labelmill models list --registry s3://bucket/models
+    """
+    from labelmill.model.registry import Registry
+
+    store = Registry(registry)
+    rows = []
+    for name in store.names():
+        versions = store.versions(name)
+        aliases = ", ".join(f"{alias} -> {version}" for alias, version in store.aliases(name).items())
+        rows.append([name, str(len(versions)), str(versions[-1]), aliases])
+    if not rows:
+        typer.echo(f"no models in {store.uri}", err=True)
+        return
+    _print_table(["model", "versions", "newest", "aliases"], rows)
+
+
+@models.command("show")
+def show_model(
+    reference: Annotated[str, typer.Argument(metavar="NAME@VERSION", help="digits@3, digits@current")],
+    registry: RegistryUri = "./demo/registry",
+) -> None:
+    """What a model is: labels, metrics, digest, history.
+
+    Example: labelmill models show digits@current
+    """
+    from labelmill.model.registry import Registry
+
+    store = Registry(registry)
+    bundle = store.resolve(reference)
+    _print_table(None, _facts(bundle))
+    rows = [
+        [alias, str(row.number), f"{bundle.name}@{row.version}", row.promoted_at, row.reason]
+        for alias in store.aliases(bundle.name)
+        for row in store.history(bundle.name, alias)
+    ]
+    if rows:
+        typer.echo()
+        _print_table(["alias", "number", "version", "promoted at", "reason"], rows)
+
+
+def _facts(bundle: "Bundle") -> list[list[str]]:
+    metrics = {name: value for name, value in bundle.metrics.items() if isinstance(value, int | float | str)}
+    return [
+        ["model", bundle.reference],
+        ["digest", bundle.digest],
+        ["stored at", bundle.uri],
+        ["task", bundle.task],
+        ["architecture", f"{bundle.architecture}, {bundle.preprocessing.image_size_px} px"],
+        ["labels", f"{len(bundle.labels)}: {', '.join(bundle.labels)}"],
+        *[[name.replace("_", " "), _number(value)] for name, value in metrics.items()],
+    ]
+
+
+def _number(value: float | str) -> str:
+    return f"{value:.4f}" if isinstance(value, float) else str(value)
+
+
+@models.command("promote")
+def promote_model(
+    reference: Annotated[str, typer.Argument(metavar="NAME@VERSION", help="The version that the alias shall name.")],
+    registry: RegistryUri = "./demo/registry",
+    alias: Alias = "current",
+    reason: Annotated[str, typer.Option("--reason", help="Kept in the alias's history.")] = "",
+) -> None:
+    """Point an alias to a version, and with it all that follow it.
+
+    The version's files are verified first: when one is damaged, nothing changes.
+
+    Example: labelmill models promote digits@3 --reason "better on night pictures"
+    """
+    from labelmill.model.registry import Registry
+
+    row = Registry(registry).promote(reference, alias, reason=reason)
+    name = reference.partition("@")[0]
+    typer.echo(f"{name}@{alias} is now {name}@{row.version}")
+
+
+@models.command("rollback")
+def roll_back_model(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The model, without a version.")],
+    registry: RegistryUri = "./demo/registry",
+    alias: Alias = "current",
+) -> None:
+    """Point an alias to the version it named before.
+
+    Example: labelmill models rollback digits
+    """
+    from labelmill.model.registry import Registry
+
+    row = Registry(registry).rollback(name, alias)
+    typer.echo(f"{name}@{alias} is now {name}@{row.version}")
+
+
+@app.command("labels")
+def labels_command(
+    table: Annotated[str, typer.Argument(metavar="TABLE", help="The output of a label job.")],
+    status: Annotated[str | None, typer.Option("--status", help="Only rows with this status.")] = None,
+    limit: Annotated[int, typer.Option("--limit", min=0, help="How many rows to show.")] = 20,
+    current: Annotated[bool, typer.Option("--current", help="One row a picture: the newest.")] = False,
+    model: Annotated[str | None, typer.Option("--model", metavar="NAME", help="Only rows of this model.")] = None,
+) -> None:
+    """Show a label table: its rows, statuses and label counts.
+
+    Example: labelmill labels ./demo/labels --status unreadable --limit 5
+    """
+    show = importlib.import_module("labelmill.label.show")
+    show.print_labels(table, status=status, limit=limit, current=current, model=model, console=_console())
+
+
+@app.command("schema")
+def schema_command() -> None:
+    """Print the JSON Schema of a spec, for editors and other tools.
+
+    Example: labelmill schema > jobs/labelmill.schema.json
+    """
+    from labelmill.spec import json_schema
+
+    typer.echo(json.dumps(json_schema(), indent=2))
+
+
+@app.command("demo")
+def demo_command() -> None:
+    """Train, label and serve on real pictures, start to end.
+
+    Example: labelmill demo
+    """
+    importlib.import_module("labelmill.demo").run_demo()
+
+
+def _console() -> "Console":
+    from rich.console import Console
+
+    # Not on a terminal a line is a row, however long.
+    return Console(highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() else 10_000)
+
+
+def _print_table(header: list[str] | None, rows: list[list[str]]) -> None:
+    from rich.table import Table
+
+    table = Table(box=None, show_header=header is not None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for title in header or rows[0]:
+        table.add_column(title, overflow="fold")
+    for row in rows:
+        table.add_row(*(printable(cell) for cell in row))
+    _console().print(table)
