@@ -1,3 +1,5 @@
+import contextlib
+import random
 from pathlib import Path
 
 import pytest
@@ -246,6 +248,38 @@ def test_every_mistake_of_a_file_is_listed_in_its_order(write):
 )
 def test_what_is_no_spec_is_refused_in_one_sentence(write, text, message):
     assert message in refusal(write(text))
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_a_damaged_file_never_ends_in_a_traceback(write, seed):
+    rng = random.Random(seed)
+    scraps = [
+        "[",
+        "}",
+        ":",
+        "-",
+        "&a",
+        "*a",
+        "|",
+        '"',
+        "\t",
+        "\n",
+        "${",
+        "<<",
+        "? ",
+        "%",
+        "@",
+        "null",
+        "1e999",
+        "count: {",
+    ]
+    for text in [TRAIN, LABEL, SERVE] * 20:
+        for _ in range(rng.randint(1, 3)):
+            start = rng.randrange(len(text))
+            text = text[:start] + rng.choice(scraps) + text[start + rng.randrange(8) :]
+        path = write(text, rng.choice(["job.yaml", "job.json"]))
+        with contextlib.suppress(SpecError):
+            load_spec(path, environ={})
 
 
 def test_a_file_that_cannot_be_opened_is_named(write, tmp_path):
