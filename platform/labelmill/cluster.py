@@ -1,0 +1,143 @@
+"""Where a job runs: on a Ray of its own, started here and ended with it, or on the one that RAY_ADDRESS names."""
+
+import importlib
+import logging
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+from labelmill.errors import ClusterError
+
+__all__ = ["Resources", "connect"]
+
+logger = logging.getLogger(__name__)
+
+# Ray reads these when it is imported, and hands them down to every process it starts.
+_QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    # A pipeline that makes no progress at all is a defect: say so in minutes, not in Ray's half an hour.
+    "RAY_DATA_EXECUTION_NO_PROGRESS_TIMEOUT_S": "600",
+}
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What the connected Ray has in all, and whether this process started it."""
+
+    cpus: int
+    gpus: int
+    local: bool
+
+
+@contextmanager
+def connect(*, num_cpus: int | None = None) -> Iterator[Resources]:
+    """Connect this process to Ray and yield what there is to run on; disconnect, or end the local Ray, on the way out.
+
+    With RAY_ADDRESS set, attaches to that cluster with the caller's own RAY_AUTH_* settings. Without it, starts a local
+    Ray with `num_cpus` (default: the cores of this machine), whose every port is on loopback, and wants a token that
+    lies in a file only this user can read.
+
+    ClusterError: Ray did not start, or did not answer.
+    """
+    os.environ.update({name: value for name, value in _QUIET.items() if name not in os.environ})
+    address = os.environ.get("RAY_ADDRESS")
+    if address and address != "local":
+        with _attached(address) as resources:
+            yield resources
+    else:
+        with _local(num_cpus) as resources:
+            yield resources
+
+
+@contextmanager
+def _attached(address: str) -> Iterator[Resources]:
+    if address.startswith("ray://"):
+        raise ClusterError(
+            f"RAY_ADDRESS is {address!r}, a Ray Client address, over which Ray Data and Ray Train do not run. "
+            "Give the address of the cluster itself (HOST:6379), from one of its nodes."
+        )
+    ray = _import_ray()
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except Exception as exc:
+        raise ClusterError(
+            f"no Ray answered at RAY_ADDRESS={address!r}: {_first_line(exc)}. "
+            "Check the address and RAY_AUTH_TOKEN_PATH, or unset RAY_ADDRESS to run on this machine alone."
+        ) from exc
+    try:
+        yield _resources(ray, local=False)
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def _local(num_cpus: int | None) -> Iterator[Resources]:
+    # A folder of our own: the token's file, Ray's sockets and logs. Its path must stay short, for the sockets' sake.
+    folder = Path(tempfile.mkdtemp(prefix="labelmill-"))
+    with _environment(_private_settings(folder)):
+        ray = _import_ray()
+        try:
+            ray.init(
+                address="local",
+                num_cpus=num_cpus,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                _temp_dir=str(folder / "ray"),
+            )
+        except Exception as exc:
+            raise ClusterError(f"Ray did not start on this machine: {_first_line(exc)}. Its logs: {folder}") from exc
+        try:
+            yield _resources(ray, local=True)
+        finally:
+            ray.shutdown()
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _private_settings(folder: Path) -> dict[str, str]:
+    token_file = folder / "auth_token"
+    with os.fdopen(os.open(token_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(secrets.token_hex(32))
+    return {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(token_file),
+        # What Ray does by itself on macOS and Windows: take 127.0.0.1 for this node's address. Otherwise a dozen of its
+        # ports listen on every interface, and those of its metrics ask for no token.
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    }
+
+
+@contextmanager
+def _environment(settings: dict[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in [*settings, "RAY_AUTH_TOKEN"]}
+    os.environ.update(settings)
+    os.environ.pop("RAY_AUTH_TOKEN", None)  # it would win over the file, and show in every child's environment
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _import_ray() -> ModuleType:
+    return importlib.import_module("ray")
+
+
+def _resources(ray: ModuleType, *, local: bool) -> Resources:
+    found = ray.cluster_resources()
+    return Resources(cpus=max(1, int(found.get("CPU", 0))), gpus=int(found.get("GPU", 0)), local=local)
+
+
+def _first_line(exc: BaseException) -> str:
+    return (str(exc).strip() or type(exc).__name__).splitlines()[0]

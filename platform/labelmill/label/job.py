@@ -1,0 +1,224 @@
+"""A label job: make the label table agree with the image store, for one model.
+
+List the store, subtract what the table holds, label the rest, commit as it goes. The first run, the nightly one, the
+one after a crash and the backfill with a new model are the same: the table itself is the checkpoint.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+from labelmill.cluster import connect
+from labelmill.errors import FailureBudgetError, SpecError
+from labelmill.label.lease import Lease, hold_lease
+from labelmill.label.pipeline import label_chunks, plan_workers
+from labelmill.label.plan import Todo, plan_todo, settings_digest
+from labelmill.label.receipt import Receipt
+from labelmill.label.stage import Chunk, Stage
+from labelmill.label.table import DataFile, LabelTable, TableWriter
+from labelmill.label.usage import TreeUsage
+from labelmill.model.bundle import Bundle
+from labelmill.model.registry import Registry
+from labelmill.spec import LabelSpec, LoadedSpec
+from labelmill.storage import Store, open_store
+
+__all__ = ["run"]
+
+logger = logging.getLogger(__name__)
+
+_FIRST_COMMIT_S, _LAST_COMMIT_S = 5.0, 60.0
+_PROGRESS_S = 5.0
+_BUDGET_FROM = 200
+
+
+def run(loaded: LoadedSpec) -> Receipt:
+    """Run the label job of a spec to its end and return its receipt.
+
+    TableBusyError: another run is on the table. FailureBudgetError: too many pictures failed. Whatever ends the run,
+    what it committed stays, and the same command goes on from there.
+    """
+    spec = loaded.spec
+    if not isinstance(spec, LabelSpec):
+        raise SpecError(f"{loaded.path}: expected kind: label, got {spec.kind!r}")
+    bundle = Registry(spec.registry).resolve(spec.model)
+    bundle.weights_path()  # a damaged bundle ends the run here, before anything is touched
+    aside = open_store(open_store(spec.output).address("_labelmill"))
+    with TreeUsage() as usage, hold_lease(aside, spec.name) as lease:
+        return _Run(loaded, spec, bundle, aside, lease, usage).go()
+
+
+class _Run:
+    """One run, from the lease to the receipt."""
+
+    def __init__(
+        self, loaded: LoadedSpec, spec: LabelSpec, bundle: Bundle, aside: Store, lease: Lease, usage: TreeUsage
+    ) -> None:
+        self.spec, self.bundle, self.aside, self.lease, self.usage = spec, bundle, aside, lease, usage
+        self.started = time.monotonic()
+        self.today = datetime.now(UTC).date()
+        self.images = open_store(spec.images)
+        self.writer = TableWriter(spec.output)
+        self.settings = settings_digest(scores=spec.scores, max_pixels=spec.max_pixels)
+        self.receipt = Receipt(
+            run_id=self.writer.run_id,
+            job=spec.name,
+            model=bundle.reference,
+            bundle_digest=bundle.digest,
+            table=self.writer.uri,
+            images=self.images.uri,
+            engine=spec.engine,
+            spec=loaded.source,
+        )
+
+    def go(self) -> Receipt:
+        logger.info("listing %s", self.images.uri)
+        todo = self._plan()
+        if not todo.num_rows:
+            return self._close("nothing to do")
+        logger.info("%s pictures to label of %s listed", f"{todo.num_rows:,}", f"{todo.listed:,}")
+        with connect() as resources:
+            workers = plan_workers(resources, self.spec.engine, todo.num_chunks)
+            logger.info("labelling by %s", workers)
+            self.receipt.workers = str(workers)
+            try:
+                self._label(label_chunks(self._stage(todo, int(workers.cpus)), workers), todo)
+            except BaseException:
+                self._close("stopped")
+                raise
+            self.usage.sample()  # the workers end with Ray, and what they used with them
+        self.writer.compact(self.today)
+        todo.remove()
+        return self._close("complete")
+
+    def _plan(self) -> Todo:
+        todo = plan_todo(
+            self.images,
+            LabelTable(self.spec.output),
+            self.bundle.digest,
+            self.settings,
+            store=self.aside,
+            run_id=self.writer.run_id,
+        )
+        self.receipt.pictures_listed = todo.listed
+        self.receipt.pictures_done_before = todo.listed - todo.num_rows
+        return todo
+
+    def _stage(self, todo: Todo, num_threads: int) -> Stage:
+        spec = self.spec
+        exclusive = open_store(spec.output).honours_write_if_absent()
+        return Stage(
+            bundle=self.bundle,
+            todo=todo,
+            output=self.writer.uri,
+            run_id=self.writer.run_id,
+            labelled_on=self.today.isoformat(),
+            settings_digest=self.settings,
+            scores=spec.scores,
+            engine=spec.engine,
+            max_pixels=spec.max_pixels,
+            batch_size=spec.batch_size,
+            num_threads=num_threads,
+            names_are_exclusive=exclusive,
+        )
+
+    def _label(self, chunks: Iterator[Chunk], todo: Todo) -> None:
+        """Take finished chunks, commit them at intervals that grow with the run, and stop when too many fail."""
+        waiting: list[DataFile] = []
+        started = last_commit = last_shown = time.monotonic()
+        try:
+            for chunk in _with_ticks(chunks):
+                now = time.monotonic()
+                if chunk is not None:
+                    self.receipt.add(chunk)
+                    waiting.append(chunk.file)
+                    self._check_budget()
+                if waiting and now - last_commit >= _commit_interval_s(now - started):
+                    waiting = self._commit(waiting)
+                    last_commit = time.monotonic()
+                if now - last_shown >= _PROGRESS_S:
+                    self._show_progress(todo, now - started)
+                    last_shown = now
+        finally:
+            # Also on the way out of a stopped run: what is finished is kept.
+            self._commit(waiting)
+            self.receipt.labelling_s = round(time.monotonic() - started, 2)
+
+    def _commit(self, files: list[DataFile]) -> list[DataFile]:
+        if files:
+            self.lease.check()
+            self.writer.commit(files)
+            self.receipt.commits += 1
+            self.receipt.files += len(files)
+        return []
+
+    def _check_budget(self) -> None:
+        receipt, limit = self.receipt, self.spec.max_failure_rate
+        tried = receipt.pictures_labelled
+        if tried >= _BUDGET_FROM and receipt.failed > limit * tried:
+            failures = {name: count for name, count in receipt.statuses.items() if name != "ok"}
+            raise FailureBudgetError(
+                f"{receipt.failed:,} of the {tried:,} pictures tried have no labels ({receipt.failed / tried:.1%}), "
+                f"max_failure_rate allows {limit:.1%}: {', '.join(f'{n} {c:,}' for n, c in failures.items())}. "
+                f"The run stopped and kept what it committed. `labelmill labels {receipt.table}` shows the reasons; "
+                "mend the store or raise max_failure_rate, and run the same command again."
+            )
+
+    def _show_progress(self, todo: Todo, labelling_s: float) -> None:
+        done = self.receipt.pictures_labelled
+        rate = done / labelling_s
+        left = f"{(todo.num_rows - done) / rate:,.0f} s left" if done else "time left not known yet"
+        logger.info(
+            "%s of %s (%.0f%%), %.0f pictures/s, %s, %s failed",
+            f"{done:,}",
+            f"{todo.num_rows:,}",
+            100 * done / todo.num_rows,
+            rate,
+            left,
+            f"{self.receipt.failed:,}",
+        )
+
+    def _close(self, outcome: str) -> Receipt:
+        self.usage.sample()
+        self.receipt.outcome = outcome
+        self.receipt.close(
+            wall_s=time.monotonic() - self.started,
+            cpu_s=self.usage.cpu_s,
+            peak_memory_bytes=self.usage.peak_memory_bytes,
+        )
+        self.aside.write(f"receipts/{self.receipt.run_id}.json", self.receipt.to_json().encode())
+        return self.receipt
+
+
+def _commit_interval_s(running_s: float) -> float:
+    return min(_LAST_COMMIT_S, max(_FIRST_COMMIT_S, running_s / 10))
+
+
+def _with_ticks(chunks: Iterator[Chunk]) -> Iterator[Chunk | None]:
+    """The chunks as they come, and None twice a second in between, so that a slow chunk holds up no commit."""
+    arrivals: queue.SimpleQueue[Chunk | BaseException | None] = queue.SimpleQueue()
+
+    def drain() -> None:
+        try:
+            for chunk in chunks:
+                arrivals.put(chunk)
+            arrivals.put(None)
+        except BaseException as exc:  # noqa: BLE001 - raised again below, in the thread that the user sees
+            arrivals.put(exc)
+
+    threading.Thread(target=drain, name="chunks", daemon=True).start()
+    while True:
+        try:
+            item = arrivals.get(timeout=0.5)
+        except queue.Empty:
+            yield None
+            continue
+        if item is None:
+            return
+        if isinstance(item, BaseException):
+            raise item
+        yield item

@@ -1,0 +1,104 @@
+"""`labelmill labels`: what a label table holds, for a person."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from labelmill.errors import SpecError
+from labelmill.label.row import STATUSES
+from labelmill.label.table import LabelTable
+
+__all__ = ["CURRENT_VIEW", "print_labels"]
+
+CURRENT_VIEW = """
+SELECT * EXCEPT (row_rank) FROM (
+  SELECT *, row_number() OVER (PARTITION BY uri, split_part(model, '@', 1) ORDER BY run_id DESC) AS row_rank FROM labels
+) WHERE row_rank = 1
+"""
+"""One row for each picture and model name, the one committed last. Runs on one table follow one another and number
+themselves by the table's own log, so the greatest run_id is the last commit, whatever any clock says."""
+
+
+def print_labels(
+    uri: str, *, status: str | None, limit: int, current: bool, model: str | None, console: Console
+) -> None:
+    """Print counts by model and status with a reason for each, label counts, and up to `limit` rows."""
+    if status and status not in STATUSES:
+        raise SpecError(f"--status: expected one of {', '.join(STATUSES)}; got {status!r}")
+    table = LabelTable(uri)
+    where = _where(status, model)
+    view = f"({CURRENT_VIEW})" if current else "labels"
+    rows = _rows(table, f"SELECT * FROM {view} {where} ORDER BY run_id DESC, uri LIMIT {int(limit)}")
+    what = "current rows" if current else "rows"
+    console.print(Text(f"{table.uri}: version {table.version}, {table.num_files} files"))
+    console.print(_status_table(_rows(table, _statuses_sql(view, where)), what))
+    console.print(_label_table(_rows(table, _labels_sql(view, where))))
+    console.print(_row_table(rows))
+
+
+def _where(status: str | None, model: str | None) -> str:
+    terms = []
+    if status:
+        terms.append(f"status = '{status}'")
+    if model:
+        column = "model" if "@" in model else "split_part(model, '@', 1)"
+        terms.append(f"{column} = {_quoted(model)}")
+    return f"WHERE {' AND '.join(terms)}" if terms else ""
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _rows(table: LabelTable, sql: str) -> list[dict[str, Any]]:
+    return [row for batch in table.query(sql) for row in batch.to_pylist()]
+
+
+def _statuses_sql(view: str, where: str) -> str:
+    return (
+        f"SELECT model, status, count(*) AS pictures, min(error) AS example FROM {view} {where} "
+        "GROUP BY model, status ORDER BY model, pictures DESC"
+    )
+
+
+def _labels_sql(view: str, where: str) -> str:
+    return (
+        f"SELECT model, l['label'] AS label, count(*) AS pictures, avg(l['confidence']) AS confidence "
+        f"FROM (SELECT model, unnest(labels) AS l FROM {view} {where}) GROUP BY model, l['label'] "
+        "ORDER BY model, pictures DESC LIMIT 40"
+    )
+
+
+def _status_table(rows: list[dict[str, Any]], what: str) -> Table:
+    table = Table("model", "status", what, "for example", box=None, pad_edge=False, header_style="bold")
+    for row in rows:
+        table.add_row(row["model"], row["status"], f"{row['pictures']:,}", _plain(row["example"] or ""))
+    return table
+
+
+def _label_table(rows: list[dict[str, Any]]) -> Table:
+    table = Table("model", "label", "pictures", "mean confidence", box=None, pad_edge=False, header_style="bold")
+    for row in rows:
+        table.add_row(row["model"], _plain(row["label"]), f"{row['pictures']:,}", f"{row['confidence']:.3f}")
+    return table
+
+
+def _row_table(rows: list[dict[str, Any]]) -> Table:
+    table = Table("uri", "status", "labels", "size", "model", "labelled", box=None, pad_edge=False, header_style="bold")
+    for row in rows:
+        labels = " ".join(f"{pair['label']} {pair['confidence']:.2f}" for pair in row["labels"] or [])
+        size = f"{row['width_px']}x{row['height_px']}" if row["width_px"] else ""
+        labelled = f"{row['labelled_at']:%Y-%m-%d %H:%M}"
+        table.add_row(
+            _plain(row["uri"]), row["status"], _plain(labels or row["error"] or ""), size, row["model"], labelled
+        )
+    return table
+
+
+def _plain(text: str) -> Text:
+    """Names and reasons come from outside: control characters are shown, not obeyed."""
+    return Text("".join(c if c.isprintable() else repr(c)[1:-1] for c in text))

@@ -1,0 +1,57 @@
+"""What a tree of processes uses: its CPU-seconds and its peak memory, sampled while a job runs."""
+
+from __future__ import annotations
+
+import threading
+from types import TracebackType
+from typing import Self
+
+import psutil
+
+__all__ = ["TreeUsage"]
+
+_SAMPLE_S = 2.0
+
+
+class TreeUsage:
+    """Samples this process and all below it. Memory is the sum of proportional set sizes: shared pages count once."""
+
+    def __init__(self) -> None:
+        self.peak_memory_bytes = 0
+        self._cpu_s: dict[tuple[int, float], float] = {}
+        self._root = psutil.Process()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="usage", daemon=True)
+
+    def __enter__(self) -> Self:
+        self.sample()
+        self._before_s = self.cpu_s
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    @property
+    def cpu_s(self) -> float:
+        """CPU-seconds of every process seen, those that have ended included, as of their last sample."""
+        return sum(list(self._cpu_s.values())) - getattr(self, "_before_s", 0.0)
+
+    def sample(self) -> None:
+        memory = 0
+        for process in [self._root, *self._root.children(recursive=True)]:
+            try:
+                with process.oneshot():
+                    times, started = process.cpu_times(), process.create_time()
+                    memory += process.memory_full_info().pss
+            except (psutil.NoSuchProcess, psutil.AccessDenied):
+                continue
+            self._cpu_s[process.pid, started] = times.user + times.system
+        self.peak_memory_bytes = max(self.peak_memory_bytes, memory)
+
+    def _run(self) -> None:
+        while not self._stop.wait(_SAMPLE_S):
+            self.sample()

@@ -1,0 +1,68 @@
+"""A local Ray is nobody else's: what listens, where, and what it says to a stranger."""
+
+import json
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+SCRIPT = """
+import json, os, sys
+import psutil
+from labelmill.cluster import connect
+
+with connect(num_cpus=1) as resources:
+    import ray
+    assert ray.get(ray.remote(num_cpus=1)(lambda: 7).remote()) == 7
+    me = psutil.Process()
+    listening = [
+        (connection.laddr.ip, connection.laddr.port, process.name())
+        for process in [me, *me.children(recursive=True)]
+        for connection in process.net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN
+    ]
+    token = os.environ["RAY_AUTH_TOKEN_PATH"]
+    address = ray.get_runtime_context().gcs_address
+    print(json.dumps({"listening": listening, "mode": os.stat(token).st_mode, "token": token, "address": address}))
+    sys.stdout.flush()
+    sys.stdin.readline()
+print("down")
+"""
+
+STRANGER = """
+import sys, ray
+ray.init(address=sys.argv[1], log_to_driver=False)
+print("connected", ray.cluster_resources())
+"""
+
+
+def test_a_local_ray_keeps_strangers_out(tmp_path: Path) -> None:
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    run = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environ
+    )
+    try:
+        found = json.loads(run.stdout.readline())
+        assert len(found["listening"]) > 5
+        elsewhere = [entry for entry in found["listening"] if not _is_loopback(entry[0])]
+        assert elsewhere == []
+        assert stat.S_IMODE(found["mode"]) == 0o600
+
+        # Another user of this machine can reach loopback, but not the token.
+        environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64, "HOME": str(tmp_path)}
+        environ |= {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+        refused = subprocess.run(
+            [sys.executable, "-c", STRANGER, found["address"]], env=environ, capture_output=True, text=True, timeout=120
+        )
+        assert refused.returncode != 0
+        assert "connected" not in refused.stdout
+        assert "oken" in refused.stderr
+    finally:
+        out, _ = run.communicate("\n", timeout=60)
+    assert "down" in out
+    assert not Path(found["token"]).exists()
+
+
+def _is_loopback(ip: str) -> bool:
+    return ip in ("127.0.0.1", "::1", "::ffff:127.0.0.1")
