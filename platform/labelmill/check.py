@@ -61,7 +61,7 @@ def _questions(spec: TrainSpec | LabelSpec | ServeSpec) -> list[_Question]:
     match spec:
         case TrainSpec():
             return [
-                _Question("registry", spec.registry, lambda: _new_or_known_registry(spec.registry)),
+                _Question("registry", spec.registry, lambda: _registry_to_publish_in(spec.registry)),
                 _Question("images", spec.data.images, lambda: _images(spec.data.images)),
                 _Question("labels", spec.data.labels, lambda: _labels(spec.data.images, spec.data.labels)),
                 *_weights(spec),
@@ -117,16 +117,15 @@ def _registry_and_model(registry: str, model: str) -> list[_Question]:
 
 
 def _registry(uri: str) -> str:
-    count = len(_store(uri).folders())
-    return f"reachable, {count} {'model' if count == 1 else 'models'}"
+    names = _store(uri).folders()
+    if not names:
+        raise NotFoundError("holds no models: train one first, or correct the address")
+    return f"reachable, {len(names)} {'model' if len(names) == 1 else 'models'}"
 
 
-def _new_or_known_registry(uri: str) -> str:
+def _registry_to_publish_in(uri: str) -> str:
     place = _writable(uri)
-    try:
-        return f"{_registry(uri)}, {place}"
-    except NotFoundError:
-        return f"not there yet: the first run makes it; {place}"
+    return f"{_registry(uri)}, {place}" if _store(uri).folders() else f"no models yet, {place}"
 
 
 def _model(registry: str, reference: str) -> str:

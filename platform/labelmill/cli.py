@@ -5,8 +5,8 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -210,7 +210,6 @@ def show_model(
 
 
 def _facts(bundle: "Bundle") -> list[list[str]]:
-    metrics = {name: value for name, value in bundle.metrics.items() if isinstance(value, int | float | str)}
     return [
         ["model", bundle.reference],
         ["digest", bundle.digest],
@@ -218,8 +217,17 @@ def _facts(bundle: "Bundle") -> list[list[str]]:
         ["task", bundle.task],
         ["architecture", f"{bundle.architecture}, {bundle.preprocessing.image_size_px} px"],
         ["labels", f"{len(bundle.labels)}: {', '.join(bundle.labels)}"],
-        *[[name.replace("_", " "), _number(value)] for name, value in metrics.items()],
+        *[[name.replace("_", " "), _number(value)] for name, value in _metrics(bundle.metrics)],
     ]
+
+
+def _metrics(metrics: Mapping[str, Any]) -> Iterator[tuple[str, float | str]]:
+    """The single numbers: what is kept for each label stands in the report."""
+    for name, value in metrics.items():
+        if isinstance(value, dict):
+            yield from ((f"{name} {inner}", number) for inner, number in _metrics(value) if " " not in inner)
+        elif isinstance(value, int | float | str):
+            yield name, value
 
 
 def _number(value: float | str) -> str:
@@ -274,8 +282,9 @@ def labels_command(
 
     Example: labelmill labels ./demo/labels --status unreadable --limit 5
     """
-    show = importlib.import_module("labelmill.label.show")
-    show.print_labels(table, status=status, limit=limit, current=current, model=model, console=_console())
+    from labelmill.label.show import print_labels
+
+    print_labels(table, status=status, limit=limit, current=current, model=model, console=_console())
 
 
 @app.command("schema")
