@@ -304,7 +304,9 @@ def demo_command() -> None:
 
     Example: labelmill demo
     """
-    importlib.import_module("labelmill.demo").run_demo()
+    from labelmill.demo import run_demo
+
+    run_demo()
 
 
 def _console() -> "Console":
