@@ -1,0 +1,238 @@
+"""One worker's pictures, fetched and decoded ahead of the network.
+
+Each worker owns a fixed share of the pictures, so what it has fetched once it can keep: encoded pictures stay in memory
+up to a limit, and only decoding and augmentation happen again in every epoch.
+"""
+
+import queue
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import islice
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from labelmill.errors import DataError, ImageError, LabelmillError, StorageError, UnavailableError
+from labelmill.images.augment import training_pixels
+from labelmill.images.transform import Preprocessing, evaluation_pixels
+from labelmill.spec import TrainSpec
+from labelmill.storage import read_pictures
+from labelmill.train.data import Examples
+
+__all__ = ["Batch", "Feed", "Share", "check_unreadable"]
+
+Batch = tuple[NDArray[np.uint8], NDArray[np.float32]]  # pixels [B, S, S, 3], targets [B, L]
+
+T = TypeVar("T")
+
+_NUM_BATCHES_AHEAD = 4
+_NUM_FETCHED_AT_ONCE = 64
+_VALIDATION_BATCH_SIZE = 64
+
+
+@dataclass(frozen=True)
+class Share:
+    """One worker's part of every batch: rows [start, stop) of `batch_size`, over all workers."""
+
+    start: int
+    stop: int
+    batch_size: int
+
+    @classmethod
+    def of(cls, rank: int, num_workers: int, batch_size: int) -> "Share":
+        return cls(batch_size * rank // num_workers, batch_size * (rank + 1) // num_workers, batch_size)
+
+    @property
+    def size(self) -> int:
+        return self.stop - self.start
+
+    def of_pictures(self, num_pictures: int, seed: int) -> NDArray[np.int64]:
+        """The pictures that this worker owns: as large a part of them as of a batch."""
+        order = np.random.default_rng([seed, num_pictures]).permutation(num_pictures)
+        return order[num_pictures * self.start // self.batch_size : num_pictures * self.stop // self.batch_size]
+
+
+class Feed:
+    """Batches for one worker. `unreadable` says what was skipped so far, and why."""
+
+    def __init__(
+        self,
+        spec: TrainSpec,
+        preprocessing: Preprocessing,
+        train: Examples,
+        validation: Examples,
+        *,
+        share: Share,
+        num_steps: int,
+        num_pictures: int,
+        num_threads: int,
+        cache_size_bytes: int,
+    ) -> None:
+        self.num_steps = num_steps
+        self.unreadable: dict[str, str] = {}
+        self._spec = spec
+        self._preprocessing = preprocessing
+        self._train = train
+        self._validation = validation
+        self._share = share
+        self.num_pictures = num_pictures
+        self.batch_size = share.batch_size
+        self._num_threads = num_threads
+        self._kept: dict[str, bytes] = {}
+        self._room_bytes = cache_size_bytes
+
+    def training_batches(self, epoch: int) -> Iterator[Batch]:
+        """`num_steps` full batches of this worker's share, in a new order and augmented anew for each epoch."""
+        wanted = self.num_steps * self._share.size
+        decoded = self._decoded(
+            self._train, self._endless(epoch), lambda data, index: self._augmented(data, epoch, index)
+        )
+        batches = _batches(decoded, self._train.targets, self._share.size, wanted)
+        return _ahead(batches, _NUM_BATCHES_AHEAD)
+
+    def validation_batches(self) -> Iterator[Batch]:
+        """This worker's validation pictures once, as they are labelled later; what cannot be read is left out."""
+        order = iter(range(len(self._validation)))
+        decoded = self._decoded(self._validation, order, lambda data, index: self._plain(data))
+        batches = _batches(decoded, self._validation.targets, _VALIDATION_BATCH_SIZE, len(self._validation))
+        return _ahead(batches, _NUM_BATCHES_AHEAD)
+
+    def _endless(self, epoch: int) -> Iterator[int]:
+        """An order of this worker's pictures, again and again: full batches may want a few more than it owns."""
+        order = np.random.default_rng([self._spec.optimize.seed, epoch, self._share.start]).permutation(
+            len(self._train)
+        )
+        uris = self._train.uris
+        while True:
+            good = [index for index in order.tolist() if uris[index].as_py() not in self.unreadable]
+            if not good:
+                raise DataError(
+                    f"none of {len(self._train)} training pictures of this worker can be read{self._example()}"
+                )
+            yield from good
+
+    def _decoded(
+        self, examples: Examples, order: Iterator[int], decode: Callable[[bytes, int], NDArray[np.uint8]]
+    ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+        """(index, pixels) of the pictures that can be read; the others are noted."""
+
+        def attempt(item: tuple[int, bytes | StorageError]) -> NDArray[np.uint8] | LabelmillError:
+            index, data = item
+            if isinstance(data, StorageError):
+                return data
+            try:
+                return decode(data, index)
+            except ImageError as exc:
+                return exc
+
+        with ThreadPoolExecutor(self._num_threads, thread_name_prefix="decode") as pool:
+            for fetched in _ahead(self._fetched(examples, order), 2):
+                for (index, _), pixels in zip(fetched, pool.map(attempt, fetched), strict=True):
+                    if isinstance(pixels, LabelmillError):
+                        self._note(examples.uris[index].as_py(), pixels)
+                    else:
+                        yield index, pixels
+
+    def _fetched(self, examples: Examples, order: Iterator[int]) -> Iterator[list[tuple[int, bytes | StorageError]]]:
+        while indices := list(islice(order, min(_NUM_FETCHED_AT_ONCE, len(examples)))):
+            items = [(examples.uris[index].as_py(), examples.etags[index].as_py()) for index in indices]
+            missing = [item for item in items if item[0] not in self._kept]
+            read = dict(zip([uri for uri, _ in missing], read_pictures(missing), strict=True)) if missing else {}
+            self._keep(read)
+            yield [
+                (index, read[uri] if uri in read else self._kept[uri])
+                for index, (uri, _) in zip(indices, items, strict=True)
+            ]
+
+    def _keep(self, read: dict[str, bytes | StorageError]) -> None:
+        for uri, data in read.items():
+            # Once full it stays as it is: every epoch wants each picture once, so making room would only lose others.
+            if isinstance(data, bytes) and len(data) <= self._room_bytes:
+                self._kept[uri] = data
+                self._room_bytes -= len(data)
+
+    def _note(self, uri: str, error: LabelmillError) -> None:
+        if isinstance(error, UnavailableError):
+            raise error  # the store is down: that says nothing about the picture
+        self.unreadable[uri] = str(error)
+        check_unreadable(self._spec, self.unreadable, self.num_pictures)
+
+    def _example(self) -> str:
+        return f": {next(iter(self.unreadable.values()))}" if self.unreadable else "."
+
+    def _augmented(self, data: bytes, epoch: int, index: int) -> NDArray[np.uint8]:
+        spec = self._spec
+        return training_pixels(
+            data,
+            self._preprocessing,
+            flip=spec.augment.flip,
+            crop_scale=spec.augment.crop_scale,
+            rng=np.random.default_rng([spec.optimize.seed, epoch, self._share.start, index]),
+            max_pixels=spec.max_pixels,
+        )
+
+    def _plain(self, data: bytes) -> NDArray[np.uint8]:
+        return evaluation_pixels(data, self._preprocessing, max_pixels=self._spec.max_pixels)[0]
+
+
+def check_unreadable(spec: TrainSpec, unreadable: Mapping[str, str], num_pictures: int) -> None:
+    """DataError when more than `max_unreadable_rate` of the pictures to train and validate cannot be read."""
+    if len(unreadable) <= spec.max_unreadable_rate * num_pictures:
+        return
+    examples = "".join(f"\n  {uri}: {reason}" for uri, reason in list(unreadable.items())[:5])
+    raise DataError(
+        f"at least {len(unreadable)} of {num_pictures} pictures cannot be read, and max_unreadable_rate allows "
+        f"{spec.max_unreadable_rate:g}. Repair or remove them, or raise max_unreadable_rate. The first:{examples}"
+    )
+
+
+def _batches(
+    decoded: Iterator[tuple[int, NDArray[np.uint8]]], targets: NDArray[np.uint8], size: int, num_pictures: int
+) -> Iterator[Batch]:
+    for start in range(0, num_pictures, size):
+        rows = list(islice(decoded, min(size, num_pictures - start)))
+        if not rows:
+            return
+        indices, pixels = zip(*rows, strict=True)
+        yield np.stack(pixels), targets[list(indices)].astype(np.float32)
+
+
+def _ahead(items: Iterator[T], depth: int) -> Iterator[T]:
+    """The same items, made by a thread of their own up to `depth` ahead; its error is raised here."""
+    ready: queue.Queue[T | _Ended] = queue.Queue(depth)
+    stopped = threading.Event()
+
+    def put(entry: T | _Ended) -> None:
+        while not stopped.is_set():
+            with suppress(queue.Full):
+                ready.put(entry, timeout=0.1)
+                return
+
+    def produce() -> None:
+        error: BaseException | None = None
+        try:
+            for item in items:
+                put(item)
+                if stopped.is_set():
+                    return
+        except BaseException as exc:  # noqa: BLE001 - it belongs to the thread that waits for the items
+            error = exc
+        put(_Ended(error))
+
+    threading.Thread(target=produce, daemon=True, name="ahead").start()
+    try:
+        while not isinstance(entry := ready.get(), _Ended):
+            yield entry
+        if entry.error is not None:
+            raise entry.error
+    finally:
+        stopped.set()
+
+
+@dataclass(frozen=True)
+class _Ended:
+    error: BaseException | None

@@ -1,0 +1,160 @@
+"""Train on Ray: start the workers, show each epoch, start again where a lost worker left off."""
+
+import logging
+import tempfile
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from labelmill.cluster import Resources, connect
+from labelmill.errors import ClusterError, LabelmillError, StorageError
+from labelmill.spec import Range, Workers
+from labelmill.train.data import TrainingSet
+from labelmill.train.job import Job
+from labelmill.train.progress import METRIC_BY_TASK, Epoch, Progress, RunFolder
+
+if TYPE_CHECKING:
+    from ray.train.torch import TorchTrainer
+
+__all__ = ["fit"]
+
+logger = logging.getLogger(__name__)
+
+_LOOK_EVERY_S = 0.5
+_MAX_FAILURES_WITHOUT_PROGRESS = 3
+
+
+def fit(job: Job, training_set: TrainingSet) -> None:
+    """Train to the last epoch; the checkpoints and the progress are in the run's folder afterwards.
+
+    A worker that is lost (memory, preemption, a broken node) costs the epoch it was in: training starts again from the
+    last complete one, and gives up after three losses without a complete epoch between them. Ctrl-C ends it at once.
+    ClusterError: Ray does not start, or has not what the workers ask for. DataError: as the loop says.
+    """
+    with connect() as resources:
+        _check_resources(job.spec.workers, resources)
+        import ray
+
+        examples = ray.put((training_set.train, training_set.validation))
+        watch = _Watch(job)
+        failures_at: list[int] = []
+        while (failure := _attempt(job, examples, watch)) is not None:
+            failures_at.append(watch.num_epochs)
+            if failures_at.count(watch.num_epochs) >= _MAX_FAILURES_WITHOUT_PROGRESS:
+                raise ClusterError(
+                    f"training workers failed {_MAX_FAILURES_WITHOUT_PROGRESS} times in epoch {watch.num_epochs + 1}: "
+                    f"{_last_line(failure)}. What was trained before is kept: run the same spec again to go on."
+                ) from failure
+            logger.warning(
+                "a training worker was lost (%s); going on after epoch %d", _last_line(failure), watch.num_epochs
+            )
+
+
+class _Watch:
+    """Reads the run's progress while workers train, and logs each epoch once."""
+
+    def __init__(self, job: Job) -> None:
+        self._folder = RunFolder(job.run_uri)
+        self._epochs = job.spec.optimize.epochs
+        self._metric = METRIC_BY_TASK[job.spec.task]
+        progress = self._read()
+        self.num_epochs = progress.num_epochs if progress else 0
+        if self.num_epochs:
+            logger.info("resuming after epoch %d of %d", self.num_epochs, self._epochs)
+
+    def look(self) -> None:
+        progress = self._read()
+        for epoch in progress.epochs[self.num_epochs :] if progress else ():
+            self._log(epoch)
+            self.num_epochs = epoch.number
+
+    def _read(self) -> Progress | None:
+        try:
+            return self._folder.progress()
+        except StorageError as exc:
+            logger.debug("progress cannot be read now: %s", exc)  # a look missed, not an epoch: the next one shows it
+            return None
+
+    def _log(self, epoch: Epoch) -> None:
+        logger.info(
+            "epoch %d/%d  loss %.4f  validation %s %.4f  %.0f pictures/s  %d workers",
+            epoch.number,
+            self._epochs,
+            epoch.loss,
+            self._metric,
+            epoch.metric,
+            epoch.pictures_per_s,
+            epoch.num_workers,
+        )
+
+
+def _attempt(job: Job, examples: object, watch: _Watch) -> BaseException | None:
+    """One start of the workers, to the end of training (None) or to a failure worth another try."""
+    outcome: list[BaseException | None] = []
+
+    def fit_in_thread() -> None:
+        try:
+            _trainer(job, examples, Path(folder)).fit()
+            outcome.append(None)
+        except BaseException as exc:  # noqa: BLE001 - looked at by the thread that waits
+            outcome.append(exc)
+
+    with tempfile.TemporaryDirectory(prefix="labelmill-train-", ignore_cleanup_errors=True) as folder:
+        # In a thread, so that this one shows progress, and Ctrl-C ends the run without Ray's own handler in the way.
+        thread = threading.Thread(target=fit_in_thread, daemon=True, name="ray-train")
+        thread.start()
+        while thread.is_alive():
+            thread.join(_LOOK_EVERY_S)
+            watch.look()
+    return _worth_another_try(outcome[0])
+
+
+def _worth_another_try(error: BaseException | None) -> BaseException | None:
+    """The error, if it came from the machines; raises what a person must mend."""
+    from ray.train import TrainingFailedError
+
+    for failure in getattr(error, "worker_failures", {}).values():
+        if isinstance(failure, LabelmillError):
+            raise failure
+    if error is not None and not isinstance(error, TrainingFailedError):
+        raise ClusterError(f"Ray Train did not run: {_last_line(error)}") from error
+    return error
+
+
+def _trainer(job: Job, examples: object, folder: Path) -> "TorchTrainer":
+    import ray.train
+    from ray.train.torch import TorchTrainer
+
+    from labelmill.train.worker import run_worker
+
+    workers = job.spec.workers
+    count = workers.count
+    resources = {"CPU": workers.cpus} | ({"GPU": workers.gpus} if workers.gpus else {})
+    return TorchTrainer(
+        run_worker,
+        train_loop_config={"job": job, "examples": examples},
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=(count.min, count.max) if isinstance(count, Range) else count,
+            use_gpu=workers.gpus > 0,
+            resources_per_worker=resources,
+        ),
+        # Checkpoints are ours, in the run's folder; Ray keeps its own notes in a folder that ends with this attempt.
+        run_config=ray.train.RunConfig(name="run", storage_path=str(folder)),
+    )
+
+
+def _check_resources(workers: Workers, resources: Resources) -> None:
+    if not resources.local:
+        return  # a cluster may still grow
+    count = workers.count.min if isinstance(workers.count, Range) else workers.count
+    for what, each, there in (("CPUs", workers.cpus, resources.cpus), ("GPUs", workers.gpus, resources.gpus)):
+        if count * each > there:
+            raise ClusterError(
+                f"{count} workers with {each:g} {what} each want {count * each:g}, and this machine has {there}. "
+                f"Lower workers.count or workers.{what.lower()}, or set RAY_ADDRESS to a cluster."
+            )
+
+
+def _last_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

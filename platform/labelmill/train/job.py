@@ -1,0 +1,16 @@
+"""What a training run is, as every worker is told."""
+
+from dataclasses import dataclass
+
+from labelmill.spec import TrainSpec
+
+__all__ = ["Job"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """`labels` are in the order of the logits; every address in it is absolute."""
+
+    spec: TrainSpec
+    labels: tuple[str, ...]
+    run_uri: str

@@ -1,0 +1,93 @@
+"""What a labels file says: rows of a picture's address, its labels and, where given, its split.
+
+csv       columns uri, labels[, split]; several labels are separated by `;`, no label is an empty field
+jsonl     {"uri": "a/1.jpg", "labels": ["cat", "dog"], "split": "train"}; labels may be one string as in csv
+parquet   columns uri string, labels list<string> or string as in csv[, split string]
+"""
+
+import io
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+from pyarrow import csv, json, parquet
+
+from labelmill.errors import DataError
+from labelmill.storage import open_store
+
+__all__ = ["LABEL_SEPARATOR", "LabelRows", "read_labels_file"]
+
+LABEL_SEPARATOR = ";"
+
+
+@dataclass(frozen=True)
+class LabelRows:
+    """The rows as written: addresses [N], pairs (row, label), and the split words [N] if the file has them."""
+
+    uris: pa.Array
+    rows: NDArray[np.int64]
+    labels: pa.Array
+    splits: pa.Array | None
+
+
+def read_labels_file(path: str) -> LabelRows:
+    """Read a labels file from a folder or an object store.
+
+    DataError: not a csv, jsonl or parquet file, damaged, or without the columns `uri` and `labels`. StorageError: it
+    cannot be fetched.
+    """
+    folder, _, name = path.rpartition("/")
+    data = open_store(folder or ("/" if path.startswith("/") else ".")).read(name)
+    table = _parse(path, data)
+    missing = [column for column in ("uri", "labels") if column not in table.column_names]
+    if missing:
+        raise DataError(
+            f"{path}: no column {' and no column '.join(repr(name) for name in missing)}; "
+            f"found {table.column_names}. A labels file has the columns uri, labels and, if you like, split."
+        )
+    rows, labels = _pairs(path, table.column("labels").combine_chunks())
+    splits = _strings(path, table, "split") if "split" in table.column_names else None
+    return LabelRows(_strings(path, table, "uri"), rows, labels, splits)
+
+
+def _parse(path: str, data: bytes) -> pa.Table:
+    suffix = PurePosixPath(path).suffix.lower()
+    try:
+        match suffix:
+            case ".csv":
+                words = dict.fromkeys(("uri", "labels", "split"), pa.string())
+                return csv.read_csv(io.BytesIO(data), convert_options=csv.ConvertOptions(column_types=words))
+            case ".jsonl" | ".ndjson":
+                return json.read_json(io.BytesIO(data))
+            case ".parquet":
+                return parquet.read_table(io.BytesIO(data))
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as exc:
+        raise DataError(f"{path}: cannot be read as {suffix[1:]}: {exc}") from exc
+    raise DataError(
+        f"{path}: expected a labels file that ends in .csv, .jsonl or .parquet, got {suffix or 'no ending'!r}."
+    )
+
+
+def _strings(path: str, table: pa.Table, column: str) -> pa.Array:
+    values = table.column(column).combine_chunks()
+    try:
+        return pc.fill_null(values.cast(pa.string()), "")
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as exc:
+        raise DataError(f"{path}: column {column!r} holds {values.type}, expected strings.") from exc
+
+
+def _pairs(path: str, column: pa.Array) -> tuple[NDArray[np.int64], pa.Array]:
+    if not pa.types.is_list(column.type) and not pa.types.is_large_list(column.type):
+        column = pc.split_pattern(pc.fill_null(column.cast(pa.string()), ""), LABEL_SEPARATOR)
+    rows = pc.list_parent_indices(column).to_numpy(zero_copy_only=False).astype(np.int64)
+    flat = column.flatten()
+    if pa.types.is_null(flat.type):
+        flat = flat.cast(pa.string())
+    if pa.types.is_nested(flat.type):
+        raise DataError(f"{path}: column 'labels' holds {column.type}, expected strings or lists of strings.")
+    labels = pc.utf8_trim_whitespace(pc.fill_null(flat.cast(pa.string()), ""))
+    kept = pc.not_equal(labels, "")
+    return rows[kept.to_numpy(zero_copy_only=False)], labels.filter(kept)

@@ -1,0 +1,39 @@
+"""The workers that train together, seen from one of them."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+__all__ = ["Team"]
+
+
+@dataclass(frozen=True)
+class Team:
+    """This worker's place among those that train together, and what it computes on."""
+
+    rank: int
+    size: int
+    device: torch.device
+
+    def join(self, network: nn.Module) -> nn.Module:
+        """The network with its gradients averaged over the team at every backward."""
+        if self.size == 1:
+            return network
+        return DistributedDataParallel(network, broadcast_buffers=False, gradient_as_bucket_view=True)
+
+    def mean(self, values: Tensor) -> Tensor:
+        if self.size > 1:
+            dist.all_reduce(values)
+        return values / self.size
+
+    def gather(self, value: Any) -> list[Any]:
+        """Every worker's value, in order of rank, at every worker."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values

@@ -1,0 +1,112 @@
+"""A training run: spec in, published bundle out. The same spec again resumes it, or says there is nothing to do."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from labelmill.errors import SpecError
+from labelmill.model.bundle import Bundle
+from labelmill.model.registry import Registry
+from labelmill.spec import LoadedSpec, TrainSpec
+from labelmill.train.data import TrainingSet, load_training_set
+from labelmill.train.fit import fit
+from labelmill.train.job import Job
+from labelmill.train.progress import Progress, RunFolder
+from labelmill.train.promotion import Promotion, decide_promotion
+from labelmill.train.publication import publish
+from labelmill.train.report import REPORT_NAME
+
+__all__ = ["TrainResult", "run", "run_digest"]
+
+logger = logging.getLogger(__name__)
+
+# What decides where and how fast a run goes, or what happens after it, but not what comes out.
+_NOT_IN_DIGEST = ("workers", "promote")
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a run ended with. `promotion` is None when there was nothing to do; printed, it is a summary for people."""
+
+    bundle: Bundle
+    promotion: Promotion | None
+
+    def __str__(self) -> str:
+        headline = self.bundle.metrics["headline"]
+        measured = self.bundle.metrics[headline["split"]]
+        lines = [
+            f"{self.bundle.reference}  {self.bundle.architecture}, {len(self.bundle.labels)} labels",
+            f"  {headline['split']}: {headline['name']} {headline['value']:.4f}, accuracy {measured['accuracy']:.4f} "
+            f"on {measured['num_pictures']} pictures",
+            f"  report: {self.bundle.uri}/{REPORT_NAME}",
+        ]
+        if self.promotion is None:
+            return "\n".join([f"nothing to do: this spec and this data gave {self.bundle.reference} already", *lines])
+        verb = "is current now" if self.promotion.promoted else "was not promoted"
+        return "\n".join([*lines, f"  {verb}: {self.promotion.reason}"])
+
+
+def run(loaded: LoadedSpec) -> TrainResult:
+    """Train, measure, publish, and promote as the spec says.
+
+    A run that was cut short goes on from its last complete epoch when it is started again with the same spec and data;
+    one that was published already is not repeated. DataError, ClusterError, RegistryError, StorageError, BundleError.
+    """
+    spec = loaded.spec
+    if not isinstance(spec, TrainSpec):
+        raise SpecError(f"{loaded.path}: expected kind: train, got {spec.kind!r}")
+    registry = Registry(spec.registry)
+    training_set = load_training_set(spec)
+    digest = run_digest(loaded.source, training_set.fingerprint)
+    folder = RunFolder(f"{registry.uri}/{spec.name}/runs/{digest[:16]}")
+    bundle = _published(registry, spec.name, digest)
+    if bundle is not None and not folder.exists():
+        return TrainResult(bundle, None)
+    if bundle is None:
+        job = Job(_with_absolute_addresses(spec, registry), training_set.labels, folder.uri)
+        progress = _trained(job, folder, training_set)
+        bundle = publish(loaded, registry, folder, training_set, progress, digest)
+    promotion = decide_promotion(spec, registry, bundle, training_set.measured)
+    if promotion.promoted:
+        registry.promote(bundle.reference, reason=promotion.reason)
+    folder.remove()  # last: until then the same spec again finishes what is missing
+    return TrainResult(bundle, promotion)
+
+
+def run_digest(source: Mapping[str, Any], fingerprint: str) -> str:
+    """The identity of a run: sha256 of the spec as written and of the data."""
+    decisive = {key: value for key, value in source.items() if key not in _NOT_IN_DIGEST}
+    return hashlib.sha256(json.dumps([decisive, fingerprint], sort_keys=True).encode()).hexdigest()
+
+
+def _published(registry: Registry, name: str, digest: str) -> Bundle | None:
+    """The version that this very run gave, if it got so far."""
+    for number in reversed(registry.versions(name)):
+        bundle = registry.resolve(f"{name}@{number}")
+        if bundle.metrics.get("run") == digest:
+            return bundle
+    return None
+
+
+def _with_absolute_addresses(spec: TrainSpec, registry: Registry) -> TrainSpec:
+    """For the workers, who stand in other folders."""
+    weights = spec.model.weights
+    if weights.endswith(".safetensors"):
+        weights = str(Path(weights).absolute())
+    model = spec.model.model_copy(update={"weights": weights})
+    return spec.model_copy(update={"registry": registry.uri, "model": model})
+
+
+def _trained(job: Job, folder: RunFolder, training_set: TrainingSet) -> Progress:
+    progress = folder.progress()
+    if progress is None or progress.num_epochs < job.spec.optimize.epochs:
+        sizes = ", ".join(f"{len(examples)} {name}" for name, examples in training_set.splits().items())
+        logger.info("training %s: %s pictures, %d labels", job.spec.name, sizes, len(job.labels))
+        fit(job, training_set)
+        progress = folder.progress()
+    assert progress is not None
+    return progress

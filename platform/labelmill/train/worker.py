@@ -1,0 +1,71 @@
+"""What Ray Train runs in each worker: take a share of the pictures, and train with the others."""
+
+import logging
+import os
+from typing import Any
+
+import psutil
+import ray
+import ray.train
+import ray.train.torch
+import torch
+
+from labelmill.train.data import Examples
+from labelmill.train.feed import Feed, Share
+from labelmill.train.job import Job
+from labelmill.train.loop import train
+from labelmill.train.progress import RunFolder
+from labelmill.train.state import State, keep_state, start_state
+from labelmill.train.team import Team
+
+__all__ = ["run_worker"]
+
+logger = logging.getLogger(__name__)
+
+_MAX_CACHE_BYTES = 8 * 2**30
+
+
+def run_worker(config: dict[str, Any]) -> None:
+    """Train as one of the workers; `config` holds the job and a reference to the training and validation examples."""
+    job: Job = config["job"]
+    train_examples, validation_examples = ray.get(config["examples"])
+    context = ray.train.get_context()
+    team = Team(context.get_world_rank(), context.get_world_size(), ray.train.torch.get_device())
+    num_cores = _num_cores() // context.get_local_world_size()
+    torch.set_num_threads(max(1, num_cores))
+    state = start_state(job, team)
+    folder = RunFolder(job.run_uri)
+
+    def keep(state: State) -> None:
+        if team.rank == 0:
+            keep_state(state, folder)
+        ray.train.report({"epoch": state.progress.num_epochs})  # the others wait here until the state is safe
+
+    feed = _feed(job, state, team, train_examples, validation_examples, num_cores, context.get_local_world_size())
+    train(job, state, feed, team, keep)
+
+
+def _feed(
+    job: Job, state: State, team: Team, train: Examples, validation: Examples, num_cores: int, num_neighbours: int
+) -> Feed:
+    batch_size = min(job.spec.optimize.batch_size, len(train))
+    share = Share.of(team.rank, team.size, batch_size)
+    return Feed(
+        job.spec,
+        state.progress.preprocessing,
+        train.take(share.of_pictures(len(train), job.spec.optimize.seed)),
+        validation.take(torch.arange(team.rank, len(validation), team.size).numpy()),
+        share=share,
+        num_steps=-(-len(train) // batch_size),
+        num_pictures=len(train) + len(validation),
+        # With a GPU the cores are there to decode; without one the network wants them, and one thread keeps ahead.
+        num_threads=max(2, num_cores) if team.device.type == "cuda" else 1,
+        cache_size_bytes=min(_MAX_CACHE_BYTES, psutil.virtual_memory().available // (4 * num_neighbours)),
+    )
+
+
+def _num_cores() -> int:
+    """Cores of this node: what Ray was told it has, but no more than this process may use."""
+    here = ray.get_runtime_context().get_node_id()
+    told = next((node["Resources"].get("CPU", 1) for node in ray.nodes() if node["NodeID"] == here), 1)
+    return max(1, min(int(told), len(os.sched_getaffinity(0))))
