@@ -1,0 +1,63 @@
+"""A bundle's network as an OpenVINO graph: `python -m labelmill.model.engines.convert REQUEST`, REQUEST being JSON.
+
+Run in a process of its own, because importing torch and timm costs 4 to 5 s and 700 MB, which a labelling worker on a
+CPU need not pay. The graph is written aside, compared with the network, and then moved to its place in one step.
+"""
+
+import json
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openvino as ov
+import torch
+
+from labelmill.errors import BundleError
+from labelmill.images.transform import Preprocessing
+from labelmill.model.engines.openvino_engine import BATCH_SIZE, GRAPH_NAME, compile_graph
+from labelmill.model.engines.torch_engine import PixelsToLogits
+
+__all__ = ["convert"]
+
+# Of the largest logit: what float32 arithmetic in another order may differ by in a deep network.
+_TOLERANCE = 1e-3
+
+
+def convert(module: PixelsToLogits, image_size_px: int, folder: Path) -> None:
+    """Write the module as a float32 graph into a new folder, provided it computes the same logits as the module."""
+    shape = (image_size_px, image_size_px, 3)
+    example = torch.zeros(2, *shape, dtype=torch.uint8)
+    graph = ov.convert_model(module, example_input=example, input=[(-1, *shape)])
+    aside = Path(tempfile.mkdtemp(prefix=f"{folder.name}-", dir=folder.parent))
+    try:
+        ov.save_model(graph, aside / GRAPH_NAME, compress_to_fp16=False)
+        _compare(module, aside / GRAPH_NAME, shape)
+        aside.rename(folder)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _compare(module: PixelsToLogits, graph: Path, shape: tuple[int, int, int]) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (BATCH_SIZE, *shape), dtype=np.uint8)
+    with torch.inference_mode():
+        expected = module(torch.from_numpy(pixels)).numpy()
+    for batch_size in (BATCH_SIZE, 1):
+        found = compile_graph(graph, batch_size, None)([pixels[:batch_size]])[0]
+        difference = float(np.abs(found - expected[:batch_size]).max())
+        if not difference <= _TOLERANCE * max(1.0, float(np.abs(expected).max())):
+            raise BundleError(f"the converted graph answers otherwise than torch (logits differ by {difference:.3g})")
+
+
+def main(request: dict[str, Any]) -> None:
+    preprocessing = Preprocessing.from_json(request["preprocessing"])
+    module = PixelsToLogits.load(
+        request["architecture"], request["num_logits"], preprocessing, Path(request["weights"])
+    )
+    convert(module, preprocessing.image_size_px, Path(request["folder"]))
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]))

@@ -1,0 +1,62 @@
+"""PyTorch: bfloat16 autocast on a GPU, float32 on the CPU. Also the one definition of what happens between pixels and
+network, which the OpenVINO graph is converted from."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from labelmill.images.transform import Preprocessing
+from labelmill.model.bundle import Bundle
+from labelmill.model.network import build_network, load_weights
+
+__all__ = ["PixelsToLogits", "TorchEngine"]
+
+
+class PixelsToLogits(nn.Module):
+    """uint8 pixels [B, S, S, 3] to logits [B, L]: normalisation is part of the network, so pixels travel as bytes."""
+
+    def __init__(self, network: nn.Module, preprocessing: Preprocessing) -> None:
+        super().__init__()
+        mean, std = torch.tensor(preprocessing.mean), torch.tensor(preprocessing.std)
+        self.network = network
+        self.register_buffer("scale", (1 / (255 * std)).view(1, 3, 1, 1))
+        self.register_buffer("shift", (-mean / std).view(1, 3, 1, 1))
+
+    @classmethod
+    def load(cls, architecture: str, num_logits: int, preprocessing: Preprocessing, weights: Path) -> "PixelsToLogits":
+        network = build_network(architecture, num_logits, image_size_px=preprocessing.image_size_px)
+        load_weights(network, weights)
+        return cls(network, preprocessing).eval()
+
+    def forward(self, pixels_bhwc: Tensor) -> Tensor:
+        # A permuted BHWC tensor is already channels_last in memory, which is the layout convolutions are fastest in.
+        logits: Tensor = self.network(pixels_bhwc.permute(0, 3, 1, 2).float() * self.scale + self.shift)
+        return logits
+
+
+class TorchEngine:
+    """On the GPU when torch has one, else on the CPU. `num_threads` sets torch's CPU threads for the whole process."""
+
+    name = "torch"
+
+    def __init__(self, bundle: Bundle, *, num_threads: int | None = None) -> None:
+        if num_threads is not None:
+            torch.set_num_threads(num_threads)
+        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.precision = "bfloat16" if self._device.type == "cuda" else "float32"
+        module = PixelsToLogits.load(
+            bundle.architecture, len(bundle.labels), bundle.preprocessing, bundle.weights_path()
+        )
+        self._module = module.to(self._device, memory_format=torch.channels_last)
+
+    def logits(self, pixels_bhwc: NDArray[np.uint8]) -> NDArray[np.float32]:
+        on_gpu = self._device.type == "cuda"
+        pixels = torch.from_numpy(pixels_bhwc)
+        if on_gpu:
+            pixels = pixels.pin_memory().to(self._device, non_blocking=True)
+        with torch.inference_mode(), torch.autocast("cuda", torch.bfloat16, enabled=on_gpu):
+            logits: NDArray[np.float32] = self._module(pixels).float().cpu().numpy()
+        return logits

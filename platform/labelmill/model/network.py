@@ -1,0 +1,257 @@
+"""Networks by name: every classifier of timm and torchvision, with the right number of logits.
+
+A name is "timm/<model>" (a pretrained tag may follow, "timm/resnet18.a1_in1k") or "torchvision/<model>". Auxiliary
+heads are never built: the network gives one tensor of logits, in training as in inference.
+"""
+
+import difflib
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, load_model, save_model
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torchvision import models as torchvision_models
+from torchvision.models.vision_transformer import interpolate_embeddings
+
+from labelmill.errors import BundleError, SpecError, UnavailableError
+from labelmill.images.transform import Preprocessing
+
+__all__ = ["architecture_names", "build_network", "default_preprocessing", "load_weights", "save_weights"]
+
+logger = logging.getLogger(__name__)
+
+# transform_input turns ImageNet's mean and std into the 0.5 that these two networks were trained with, so that scratch,
+# pretrained and reloaded networks all expect the same pixels.
+_TORCHVISION_ARGUMENTS: dict[str, dict[str, Any]] = {
+    "googlenet": {"aux_logits": False, "transform_input": True, "init_weights": True},
+    "inception_v3": {"aux_logits": False, "transform_input": True, "init_weights": True},
+}
+
+
+def architecture_names() -> list[str]:
+    """Every name that `build_network` takes, sorted: "timm/…" (without pretrained tags), then "torchvision/…"."""
+    return [f"timm/{name}" for name in sorted(timm.list_models())] + [
+        f"torchvision/{name}" for name in sorted(torchvision_models.list_models(module=torchvision_models))
+    ]
+
+
+def build_network(
+    architecture: str, num_logits: int, weights: str = "scratch", *, image_size_px: int | None = None
+) -> nn.Module:
+    """The network, in float32 on the CPU, taking normalised pixels [B, 3, S, S] and giving logits [B, num_logits].
+
+    `weights` is "scratch", "pretrained" (the library's own, fetched from its hub) or the path of a .safetensors file;
+    the last layer starts from scratch where the file's has another number of logits. `image_size_px` is the side S, by
+    default the architecture's own; transformers with a fixed grid are built for it.
+
+    SpecError: no such architecture, a size it cannot take, weights that do not fit. UnavailableError: the hub cannot
+    be reached.
+    """
+    source, name = _split(architecture)
+    size_px = image_size_px or default_preprocessing(architecture).image_size_px
+    with _size_errors(architecture, size_px):
+        if source == "timm":
+            network = _build_timm(name, num_logits, weights, size_px)
+        else:
+            network = _build_torchvision(name, num_logits, weights, size_px)
+        shape = _dry_run(network, size_px)
+    if shape != (1, num_logits):
+        raise SpecError(f"{architecture} is no classifier (an encoder without a head): choose another architecture.")
+    return network
+
+
+def default_preprocessing(architecture: str, image_size_px: int | None = None) -> Preprocessing:
+    """What the architecture was made for: its side in pixels unless given, crop fraction, mean, std. Offline."""
+    source, name = _split(architecture)
+    if source == "timm":
+        config = timm.data.resolve_data_config(pretrained_cfg=_timm_config(name))
+        size_px, crop = config["input_size"][-1], config["crop_pct"]
+        mean, std = config["mean"], config["std"]
+    else:
+        transform = torchvision_models.get_model_weights(name).DEFAULT.transforms()
+        size_px, crop = transform.crop_size[0], transform.crop_size[0] / transform.resize_size[0]
+        mean, std = transform.mean, transform.std
+    return Preprocessing(
+        image_size_px=image_size_px or int(size_px),
+        crop_fraction=min(1.0, float(crop)),
+        mean=(float(mean[0]), float(mean[1]), float(mean[2])),
+        std=(float(std[0]), float(std[1]), float(std[2])),
+    )
+
+
+def save_weights(network: nn.Module, path: str | Path) -> None:
+    """Write the network's parameters and buffers as safetensors."""
+    save_model(network, str(path))
+
+
+def load_weights(network: nn.Module, path: str | Path) -> None:
+    """Fill the network from a file of `save_weights`. BundleError unless every tensor is there in its shape."""
+    try:
+        load_model(network, path)
+    except (SafetensorError, OSError, RuntimeError) as exc:
+        raise BundleError(
+            f"weights file {path} does not fit the network: {_first_line(exc)}. "
+            "Expected every tensor of the architecture and nothing else; publish the model again from its training run."
+        ) from exc
+
+
+def _split(architecture: str) -> tuple[str, str]:
+    source, _, name = architecture.partition("/")
+    if source == "timm" and _is_timm_model(name):
+        return source, name
+    if source == "torchvision" and architecture in architecture_names():
+        return source, name
+    near = difflib.get_close_matches(architecture, architecture_names(), n=3)
+    hint = f"did you mean {' or '.join(near)}?" if near else 'write "timm/<model>" or "torchvision/<model>".'
+    raise SpecError(f"architecture {architecture!r} is neither a timm nor a torchvision classifier: {hint}")
+
+
+def _is_timm_model(name: str) -> bool:
+    bare, _, tag = name.partition(".")
+    return timm.is_model(bare) and (not tag or name in timm.list_pretrained(f"{bare}.*"))
+
+
+def _timm_config(name: str) -> dict[str, Any]:
+    config = timm.get_pretrained_cfg(name)
+    return config.to_dict() if config else {}
+
+
+def _build_timm(name: str, num_logits: int, weights: str, size_px: int) -> nn.Module:
+    config = _timm_config(name)
+    arguments: dict[str, Any] = {"num_classes": num_logits}
+    if config.get("fixed_input_size"):
+        arguments["img_size"] = size_px
+    if weights == "scratch":
+        return _as_module(timm.create_model(name, **arguments))
+    if weights != "pretrained":
+        state = _read_state(weights)
+        overlay = {"state_dict": state, "num_classes": _num_logits_of(state, config), "custom_load": False}
+        with _weights_errors(weights, f"timm/{name}"):
+            return _as_module(timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **arguments))
+    if not timm.is_model_pretrained(name):
+        raise SpecError(
+            f"timm has no pretrained weights for {name!r}: write weights: scratch, or the path of a .safetensors file."
+        )
+    with _hub_errors(f"timm/{name}", f"https://huggingface.co/{config.get('hf_hub_id') or 'timm'}"):
+        return _as_module(timm.create_model(name, pretrained=True, **arguments))
+
+
+def _build_torchvision(name: str, num_logits: int, weights: str, size_px: int) -> nn.Module:
+    arguments = _TORCHVISION_ARGUMENTS.get(name, {})
+    if name.startswith("vit_"):
+        arguments = {"image_size": size_px}
+    elif name == "maxvit_t":
+        arguments = {"input_size": (size_px, size_px)}
+    network = _as_module(torchvision_models.get_model(name, weights=None, num_classes=num_logits, **arguments))
+    if weights == "scratch":
+        return network
+    if weights == "pretrained":
+        chosen = torchvision_models.get_model_weights(name).DEFAULT
+        with _hub_errors(f"torchvision/{name}", chosen.url):
+            state = chosen.get_state_dict(progress=False, check_hash=True, weights_only=True)
+    else:
+        state = _read_state(weights)
+    if name.startswith("vit_"):
+        state = interpolate_embeddings(size_px, network.patch_size, state)
+    with _weights_errors(weights, f"torchvision/{name}"):
+        _load_all_but_head(network, state)
+    return network
+
+
+def _as_module(network: Any) -> nn.Module:
+    assert isinstance(network, nn.Module)
+    return network
+
+
+def _load_all_but_head(network: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Load a torchvision state; auxiliary heads are left out, and the last layer where its shape is another."""
+    own = network.state_dict()
+    head = list(own)[-1].rpartition(".")[0] + "."
+    kept = {
+        key: value
+        for key, value in state.items()
+        if not key.startswith(("aux", "AuxLogits."))
+        and not (key.startswith(head) and key in own and value.shape != own[key].shape)
+    }
+    for key in own:
+        if key.startswith(head):
+            kept.setdefault(key, own[key])
+    network.load_state_dict(kept)
+
+
+def _read_state(path: str) -> dict[str, Tensor]:
+    if not path.endswith(".safetensors"):
+        raise SpecError(
+            f"weights {path!r} are none of: scratch, pretrained, <name>@<version>, <path>.safetensors. "
+            "A pickled checkpoint (.pth, .bin) may run code when it is read: convert it to safetensors first."
+        )
+    try:
+        with safe_open(path, framework="pt"):
+            return load_file(path)
+    except (SafetensorError, OSError) as exc:
+        raise SpecError(
+            f"weights file {path!r} cannot be read: {_first_line(exc)}. Check the path and the file."
+        ) from exc
+
+
+def _num_logits_of(state: Mapping[str, Tensor], config: Mapping[str, Any]) -> int:
+    """Rows of the last layer in a timm state, so that timm keeps a head that fits and drops one that does not."""
+    classifier = config.get("classifier") or ""
+    name = classifier if isinstance(classifier, str) else classifier[0]
+    weight = state.get(f"{name}.weight")
+    return 0 if weight is None else weight.shape[0]
+
+
+def _dry_run(network: nn.Module, size_px: int) -> tuple[int, ...]:
+    """The shape of the logits of one picture, by shapes alone: a size it cannot take is known here, not in a worker."""
+    was_training = network.training
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
+        logits = network.eval()(torch.empty(1, 3, size_px, size_px))
+    network.train(was_training)
+    return tuple(logits.shape)
+
+
+@contextmanager
+def _size_errors(architecture: str, size_px: int) -> Iterator[None]:
+    try:
+        yield
+    except (RuntimeError, ValueError, AssertionError, TypeError, IndexError) as exc:
+        own = default_preprocessing(architecture).image_size_px
+        raise SpecError(
+            f"{architecture} cannot take pictures of {size_px} x {size_px} px: {_first_line(exc)}. "
+            f"Its own size is {own} px: leave image_size_px out, or choose one closer to it."
+        ) from exc
+
+
+@contextmanager
+def _weights_errors(weights: str, architecture: str) -> Iterator[None]:
+    try:
+        yield
+    except (RuntimeError, KeyError) as exc:
+        raise SpecError(
+            f"weights {weights!r} do not fit {architecture}: {_first_line(exc)}. "
+            "Expected a state dict of this very architecture."
+        ) from exc
+
+
+@contextmanager
+def _hub_errors(architecture: str, address: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as exc:
+        raise UnavailableError(
+            f"pretrained weights of {architecture} could not be fetched from {address}: {_first_line(exc)}. "
+            "Connect this machine, or download them elsewhere as safetensors: model.weights: <path>.safetensors."
+        ) from exc
+
+
+def _first_line(exc: BaseException) -> str:
+    lines = [line.strip() for line in str(exc).splitlines() if line.strip()]
+    return " ".join(lines[:2])[:300].rstrip(".") or type(exc).__name__

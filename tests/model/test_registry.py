@@ -1,0 +1,197 @@
+import multiprocessing
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from bundles import make_bundle, make_draft
+from labelmill.errors import BundleError, RegistryError
+from labelmill.model.bundle import WEIGHTS_NAME
+from labelmill.model.registry import Registry
+
+
+@pytest.fixture(scope="module")
+def draft(tmp_path_factory):
+    return make_draft(tmp_path_factory.mktemp("draft"))
+
+
+@pytest.fixture(params=["folder", "s3"])
+def registry(request, tmp_path):
+    return Registry(str(tmp_path / "registry") if request.param == "folder" else request.getfixturevalue("s3"))
+
+
+def publish(registry, draft, times, name="tiny"):
+    return [registry.publish(name, draft) for _ in range(times)]
+
+
+def test_versions_count_from_one(registry, draft):
+    assert [bundle.version for bundle in publish(registry, draft, 3)] == [1, 2, 3]
+    assert registry.versions("tiny") == [1, 2, 3]
+    assert registry.names() == ["tiny"]
+    assert registry.resolve("tiny@2").reference == "tiny@2"
+
+
+def test_eight_trainers_at_once_never_share_a_version(registry, draft):
+    with ThreadPoolExecutor(8) as pool:
+        bundles = list(pool.map(lambda _: Registry(registry.uri).publish("tiny", draft), range(8)))
+    assert sorted(bundle.version for bundle in bundles) == list(range(1, 9))
+    for bundle in bundles:
+        registry.resolve(bundle.reference).verify()
+
+
+def publish_version(uri, folder, start):
+    start.wait()
+    Registry(uri).publish("tiny", make_draft(folder))
+
+
+def test_processes_at_once_never_share_a_version(registry, tmp_path):
+    spawn = multiprocessing.get_context("spawn")
+    start = spawn.Barrier(2)
+    processes = [
+        spawn.Process(target=publish_version, args=(registry.uri, tmp_path / str(number), start)) for number in range(2)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(120)
+    assert [process.exitcode for process in processes] == [0, 0]
+    assert registry.versions("tiny") == [1, 2]
+
+
+def test_crash_while_publishing_leaves_a_number_that_is_skipped(registry, draft):
+    publish(registry, draft, 1)
+    registry._claim_version("tiny")
+    assert registry.versions("tiny") == [1]
+    with pytest.raises(RegistryError, match="no tiny@2"):
+        registry.resolve("tiny@2")
+    assert registry.publish("tiny", draft).version == 3
+
+
+def test_eight_promotions_at_once_are_all_in_the_history(registry, draft):
+    publish(registry, draft, 2)
+    with ThreadPoolExecutor(8) as pool:
+        rows = list(pool.map(lambda n: Registry(registry.uri).promote(f"tiny@{1 + n % 2}"), range(8)))
+    assert sorted(row.number for row in rows) == list(range(1, 9))
+    assert registry.history("tiny") == sorted(rows, key=lambda row: row.number)
+    assert registry.resolve_alias_row("tiny", "current").number == 8
+
+
+def test_alias_points_to_what_was_promoted_last(registry, draft):
+    publish(registry, draft, 3)
+    registry.promote("tiny@3", reason="better")
+    registry.promote("tiny@2")
+    registry.promote("tiny@1", "canary")
+    assert registry.resolve("tiny@current").version == 2
+    assert registry.aliases("tiny") == {"canary": 1, "current": 2}
+    assert [(row.number, row.version, row.reason) for row in registry.history("tiny")] == [(1, 3, "better"), (2, 2, "")]
+    registry.promote("tiny@canary")
+    assert registry.resolve("tiny@current").version == 1
+
+
+def test_rollback_walks_back_through_the_history(registry, draft):
+    publish(registry, draft, 4)
+    for version in (1, 2, 2, 3):
+        registry.promote(f"tiny@{version}")
+    assert registry.rollback("tiny").version == 2
+    registry.promote("tiny@4")
+    assert registry.rollback("tiny").version == 2
+    assert registry.rollback("tiny").version == 1
+    with pytest.raises(RegistryError, match=r"version 1 is the first it pointed to. Versions: 1, 2, 3, 4"):
+        registry.rollback("tiny")
+    assert [row.version for row in registry.history("tiny")] == [1, 2, 2, 3, 2, 4, 2, 1]
+    assert registry.resolve("tiny@current").version == 1
+
+
+def test_more_than_nine_rows_keep_their_order(registry, draft):
+    publish(registry, draft, 2)
+    for number in range(11):
+        registry.promote(f"tiny@{1 + number % 2}")
+    assert [row.number for row in registry.history("tiny")] == list(range(1, 12))
+
+
+def test_rollback_that_loses_a_race_changes_nothing(registry, draft, monkeypatch):
+    publish(registry, draft, 3)
+    registry.promote("tiny@1")
+    registry.promote("tiny@2")
+    stale = registry.history("tiny")
+    registry.promote("tiny@3")
+    monkeypatch.setattr(registry, "history", lambda name, alias: stale)
+    with pytest.raises(RegistryError, match="now points to version 3"):
+        registry.rollback("tiny")
+    assert registry.resolve("tiny@current").version == 3
+
+
+def damage(registry, key):
+    data = bytearray(registry._store.read(key))
+    data[-1] ^= 1
+    registry._store.write(key, bytes(data))
+
+
+@pytest.mark.parametrize("file_name", [WEIGHTS_NAME, "report/index.html"])
+def test_damaged_version_is_not_promoted_and_the_alias_stays(registry, draft, file_name):
+    publish(registry, draft, 2)
+    registry.promote("tiny@1")
+    damage(registry, f"tiny/2/{file_name}")
+    with pytest.raises(BundleError, match=rf"{file_name} of tiny@2 .* is damaged: expected sha256"):
+        registry.promote("tiny@2")
+    assert [row.version for row in registry.history("tiny")] == [1]
+
+
+def test_rollback_to_a_damaged_version_changes_nothing(registry, draft):
+    publish(registry, draft, 2)
+    registry.promote("tiny@1")
+    registry.promote("tiny@2")
+    damage(registry, f"tiny/1/{WEIGHTS_NAME}")
+    with pytest.raises(BundleError, match="tiny@1"):
+        registry.rollback("tiny")
+    assert registry.resolve("tiny@current").version == 2
+
+
+def test_alias_to_a_version_that_was_replaced_is_refused(tmp_path):
+    make_bundle(tmp_path / "a")
+    Registry(str(tmp_path / "a")).promote("tiny@1")
+    make_bundle(tmp_path / "b", seed=1)
+    for file_name in ("bundle.json", WEIGHTS_NAME):
+        (tmp_path / "a/tiny/1" / file_name).write_bytes((tmp_path / "b/tiny/1" / file_name).read_bytes())
+    with pytest.raises(BundleError, match="not what was promoted"):
+        Registry(str(tmp_path / "a")).resolve("tiny@current")
+
+
+def test_unknown_references_name_what_is_there(registry, draft):
+    with pytest.raises(RegistryError, match=r"no model 'tiny'.*no models yet"):
+        registry.resolve("tiny@1")
+    publish(registry, draft, 2)
+    registry.promote("tiny@2")
+    with pytest.raises(RegistryError, match="did you mean tiny"):
+        registry.resolve("tinny@1")
+    with pytest.raises(RegistryError, match="versions: 1, 2; aliases: current"):
+        registry.resolve("tiny@7")
+    with pytest.raises(RegistryError, match="did you mean tiny@current"):
+        registry.resolve("tiny@curent")
+    with pytest.raises(RegistryError, match="no tiny@canary"):
+        registry.rollback("tiny", "canary")
+
+
+@pytest.mark.parametrize("reference", ["tiny", "tiny@", "@1", "Tiny@1", "../x@1", "tiny@../1", "tiny@Current", "a/b@1"])
+def test_malformed_references_are_refused(tmp_path, reference):
+    with pytest.raises(RegistryError, match="got"):
+        Registry(str(tmp_path)).resolve(reference)
+
+
+def test_alias_of_digits_is_refused(tmp_path):
+    make_bundle(tmp_path)
+    with pytest.raises(RegistryError, match="not a number"):
+        Registry(str(tmp_path)).promote("tiny@1", "7")
+
+
+def test_store_that_ignores_the_condition_is_refused_before_anything_is_written(tmp_path, draft, monkeypatch):
+    registry = Registry(str(tmp_path / "registry"))
+    monkeypatch.setattr(type(registry._store), "honours_write_if_absent", lambda store: False)
+    for call in (
+        lambda: registry.publish("tiny", draft),
+        lambda: registry.promote("tiny@1"),
+        lambda: registry.rollback("tiny"),
+    ):
+        with pytest.raises(RegistryError, match="ignores the condition"):
+            call()
+    assert not list(Path(tmp_path / "registry").rglob("*"))
