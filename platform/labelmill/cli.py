@@ -158,8 +158,7 @@ def run_command(path: SpecPath, overrides: Overrides = None) -> None:
     from labelmill.spec import load_spec
 
     loaded = load_spec(path, overrides or ())
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.WARNING)
-    logging.getLogger("labelmill").setLevel(logging.INFO)
+    _log_to_stderr()
     result = importlib.import_module(f"labelmill.{loaded.spec.kind}").run(loaded)
     if result is not None:
         typer.echo(printable(str(result)))
@@ -306,7 +305,13 @@ def demo_command() -> None:
     """
     from labelmill.demo import run_demo
 
-    run_demo()
+    _log_to_stderr()
+    typer.echo(printable(str(run_demo())))
+
+
+def _log_to_stderr() -> None:
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.WARNING)
+    logging.getLogger("labelmill").setLevel(logging.INFO)
 
 
 def _console() -> "Console":
