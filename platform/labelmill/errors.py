@@ -5,7 +5,8 @@
     ├── StorageError               an object store or folder did not do what was asked
     │   ├── NotFoundError          the object, folder or bucket is not there
     │   ├── ForbiddenError         the store refused us
-    │   └── UnavailableError       the store did not answer; the same call may work later
+    │   ├── UnavailableError       the store did not answer; the same call may work later
+    │   └── ChangedError           the object is no longer the one that was listed
     ├── ImageError                 one picture has no labels; it ends as a row, never as the end of a run
     │   ├── UnreadableError        damaged
     │   ├── UnsupportedError       not a picture of a format on the closed list
@@ -24,6 +25,7 @@ A message says what was expected, what came, and what to do. It never needs a tr
 
 __all__ = [
     "BundleError",
+    "ChangedError",
     "ClusterError",
     "DataError",
     "FailureBudgetError",
@@ -64,6 +66,9 @@ class ForbiddenError(StorageError): ...
 
 
 class UnavailableError(StorageError): ...
+
+
+class ChangedError(StorageError): ...
 
 
 class ImageError(LabelmillError):

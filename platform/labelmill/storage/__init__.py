@@ -1,0 +1,100 @@
+"""The one door to object stores: list, read, write, write only if absent.
+
+A store is a folder or a bucket with a prefix, `open_store(uri)` gives either. `read_pictures` reads many objects at
+once and is what bulk labelling calls.
+"""
+
+import os
+import re
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from urllib.parse import unquote_to_bytes
+
+from labelmill.errors import StorageError
+from labelmill.storage.folder import FolderStore
+from labelmill.storage.store import LISTING_SCHEMA, ObjectInfo, Store
+
+__all__ = ["LISTING_SCHEMA", "ObjectInfo", "Store", "delta_options", "open_store", "read_pictures", "split_uri"]
+
+
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")
+_UNTIDY = re.compile(r"/\.{0,2}(/|\Z)")
+
+
+def open_store(uri: str, *, timeout_s: float = 60.0) -> Store:
+    """The store at "./folder", "/folder", "file:///folder" or "s3://bucket/prefix". Nothing is reached for yet.
+
+    Each later call on an S3 store gives up after about `timeout_s`, its retries included (the look-up of a host name,
+    which nobody can interrupt, and the bytes of an object that do arrive not counted).
+    """
+    root, key = split_uri(uri)
+    if root == "/":
+        return FolderStore(f"/{key}".rstrip("/") or "/", timeout_s)
+    from labelmill.storage.s3 import S3Store  # boto3 takes 0.2 s to import, and a job on folders never needs it
+
+    return S3Store(f"{root}/{key}".rstrip("/"), timeout_s)
+
+
+def split_uri(uri: str) -> tuple[str, str]:
+    """The widest root and the key below it: ("s3://bucket", "path/to/key") or ("/", "abs/path").
+
+    >>> split_uri("s3://bucket/a b/c#1.jpg")
+    ('s3://bucket', 'a b/c#1.jpg')
+    """
+    if uri.startswith("/") and not _UNTIDY.search(uri):
+        return "/", uri[1:]
+    scheme = _SCHEME.match(uri)
+    if scheme and uri.startswith("s3://"):
+        bucket, _, key = uri.removeprefix("s3://").partition("/")
+        if re.fullmatch(r"[A-Za-z0-9._-]+", bucket):
+            return f"s3://{bucket}", key
+    elif scheme and uri.startswith("file:///"):
+        return "/", os.path.abspath(os.fsdecode(unquote_to_bytes(uri.removeprefix("file://")))).lstrip("/")  # noqa: PTH100
+    elif uri and not scheme:
+        return "/", os.path.abspath(os.path.expanduser(uri)).lstrip("/")  # noqa: PTH100, PTH111
+    raise StorageError(f"expected a folder ('./x', '/x', 'file:///x') or 's3://bucket/prefix', got {uri!r}")
+
+
+def delta_options(uri: str) -> dict[str, str] | None:
+    """`storage_options` with which `deltalake` opens a table at this uri; None for a folder, which needs none."""
+    if split_uri(uri)[0] == "/":
+        return None
+    from labelmill.storage import connection
+
+    return connection.delta_options(uri)
+
+
+def read_pictures(items: Sequence[tuple[str, str | None]], concurrency: int = 32) -> list[bytes | StorageError]:
+    """Read many (uri, etag) at once, in one request each; the results in their order, an error in its picture's place.
+
+    An etag of None accepts any version; otherwise a picture that changed since it was listed is a ChangedError.
+    Threads that share obstore's connections: measured against Ceph, 0.35 ms of CPU a picture of 10 KB, where an event
+    loop takes 0.60 and botocore 2.4.
+    """
+    results: list[bytes | StorageError] = [b""] * len(items)
+    waiting = iter(enumerate(items))  # shared: a free thread takes the next, so one slow picture delays no others
+    stores: dict[str, Store] = {}
+
+    def work() -> None:
+        for index, (uri, etag) in waiting:
+            results[index] = _read(stores, uri, etag)
+
+    for done in [_threads(concurrency).submit(work) for _ in range(min(concurrency, len(items)))]:
+        done.result()
+    return results
+
+
+def _read(stores: dict[str, Store], uri: str, etag: str | None) -> bytes | StorageError:
+    try:
+        root, key = split_uri(uri)
+        if root not in stores:
+            stores[root] = open_store(root)
+        return stores[root].read(key, etag=etag)
+    except StorageError as exc:
+        return exc.with_traceback(None)
+
+
+@cache
+def _threads(concurrency: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(concurrency, thread_name_prefix="labelmill-read")

@@ -1,0 +1,213 @@
+"""How S3 is reached, and what its refusals mean.
+
+Credentials, region and endpoint come from boto3's chain: environment, profile, web identity, instance. Both clients
+retry server errors, throttling, broken connections and timeouts with jitter by themselves, and obstore resumes a body
+that ended early; nothing of ours retries again.
+"""
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from functools import lru_cache
+from typing import Any
+
+import boto3
+from botocore.config import Config
+from botocore.credentials import RefreshableCredentials
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    CredentialRetrievalError,
+    HTTPClientError,
+    NoCredentialsError,
+    ParamValidationError,
+)
+from botocore.exceptions import ConnectionError as BotocoreConnectionError
+from botocore.handlers import add_expect_header
+from obstore.auth.boto3 import Boto3CredentialProvider
+from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
+from obstore.store import S3Store as ObstoreS3
+
+from labelmill.errors import ForbiddenError, NotFoundError, StorageError, UnavailableError
+
+__all__ = ["Environment", "client_for", "current_environment", "delta_options", "explained", "reader_for"]
+
+Environment = tuple[tuple[str, str], ...]
+
+_AMAZON = re.compile(r"https://s3(\.[a-z0-9-]+)?\.amazonaws\.com")
+_REFUSED = {"AccessDenied", "ExpiredToken", "InvalidAccessKeyId", "InvalidToken", "SignatureDoesNotMatch"}
+
+
+def delta_options(uri: str) -> dict[str, str]:
+    """`storage_options` for `deltalake`, so that a table lies where a Store of the same uri would put it.
+
+    Keys that expire are left out: deltalake then walks the same chain as boto3 itself, and renews them, as a copy
+    would not.
+    """
+    client = client_for(60.0, current_environment())
+    credentials = _credentials(_session(current_environment()))
+    with explained(uri, client.meta.endpoint_url):
+        region, endpoint = _place(client, uri.removeprefix("s3://").partition("/")[0])
+    options = {
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_ALLOW_HTTP": str(endpoint.startswith("http://")).lower(),
+        "AWS_REGION": region,
+        "AWS_VIRTUAL_HOSTED_STYLE_REQUEST": "false",
+        "AWS_CONDITIONAL_PUT": "etag",
+    }
+    if not isinstance(credentials, RefreshableCredentials):
+        frozen = credentials.get_frozen_credentials()
+        options |= {"AWS_ACCESS_KEY_ID": frozen.access_key, "AWS_SECRET_ACCESS_KEY": frozen.secret_key}
+        options |= {"AWS_SESSION_TOKEN": frozen.token} if frozen.token else {}
+    return options
+
+
+def current_environment() -> Environment:
+    """What botocore's chain would read now; clients are kept for as long as it stays the same."""
+    return tuple(sorted(item for item in os.environ.items() if item[0].startswith("AWS_")))
+
+
+@lru_cache(maxsize=4)
+def _session(environment: Environment) -> Any:
+    region = dict(environment).get("AWS_REGION")  # which boto3 does not read, while pods on EKS have it
+    session = boto3.Session()
+    return session if session.region_name else boto3.Session(region_name=region or "us-east-1")
+
+
+@lru_cache(maxsize=16)
+def client_for(timeout_s: float, environment: Environment) -> Any:
+    attempts, one_try_s = _patience(timeout_s)
+    config = Config(
+        connect_timeout=one_try_s,
+        read_timeout=one_try_s,
+        retries={"mode": "standard", "total_max_attempts": attempts},
+        max_pool_connections=32,
+        # many servers reject the checksums that Amazon has added since
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
+    )
+    try:
+        session = _session(environment)
+        _credentials(session)
+        client = session.client("s3", config=config)
+    except (BotoCoreError, ValueError) as exc:
+        raise StorageError(f"expected a configuration of S3 that boto3 understands (AWS_*): {_line(exc)}") from exc
+    client.meta.events.register("before-parse.s3.ListObjectsV2", _keep_body)
+    # asking whether a body is welcome costs a second on servers that do not answer the question
+    client.meta.events.unregister("before-call.s3", add_expect_header)
+    return client
+
+
+@lru_cache(maxsize=64)
+def reader_for(bucket: str, timeout_s: float, environment: Environment) -> ObstoreS3:
+    client = client_for(timeout_s, environment)
+    _, one_try_s = _patience(timeout_s)
+    region, endpoint = _place(client, bucket)
+    return ObstoreS3(
+        bucket,
+        endpoint=endpoint,
+        region=region,
+        virtual_hosted_style_request=False,
+        # botocore renews keys ten minutes before they expire, so none may be kept for longer than that
+        credential_provider=Boto3CredentialProvider(_session(environment), ttl=timedelta(minutes=9)),
+        client_options={
+            "allow_http": endpoint.startswith("http://"),
+            "connect_timeout": timedelta(seconds=one_try_s),
+            "read_timeout": timedelta(seconds=one_try_s),  # without a byte
+            "timeout": timedelta(hours=1),
+        },
+        retry_config={
+            "max_retries": 8,
+            "retry_timeout": timedelta(seconds=timeout_s - one_try_s),
+            "backoff": {
+                "init_backoff": timedelta(seconds=0.1),
+                "max_backoff": timedelta(seconds=one_try_s / 2),
+                "base": 2,
+            },
+        },
+    )
+
+
+def _patience(timeout_s: float) -> tuple[int, float]:
+    """Attempts, and seconds without an answer for each, that end in time with botocore's backoff (1, 2, 4 s)."""
+    return (4, (timeout_s - 7) / 4) if timeout_s >= 20 else (2, max(timeout_s - 1, 0.5) / 2)
+
+
+def _credentials(session: Any) -> Any:
+    credentials = session.get_credentials()
+    if credentials is None:
+        raise ForbiddenError(
+            "expected credentials for S3, found none: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, "
+            "or give the instance a role"
+        )
+    return credentials
+
+
+def _place(client: Any, bucket: str) -> tuple[str, str]:
+    """Region and endpoint of a bucket. Amazon's answer in their own region only; obstore and deltalake must be told."""
+    region, endpoint = client.meta.region_name, client.meta.endpoint_url
+    if not _AMAZON.match(endpoint):
+        return region, endpoint
+    try:
+        region = client.head_bucket(Bucket=bucket).get("BucketRegion", region)
+    except ClientError as exc:  # it says where, whatever else it says
+        region = exc.response["ResponseMetadata"]["HTTPHeaders"].get("x-amz-bucket-region", region)
+    return region, _AMAZON.sub(f"https://s3.{region}.amazonaws.com", endpoint)
+
+
+def _keep_body(response_dict: dict[str, Any], customized_response_dict: dict[str, Any], **_: Any) -> None:
+    if response_dict["status_code"] < 300:
+        customized_response_dict["UnparsedBody"] = response_dict["body"]
+        response_dict["body"] = b""
+
+
+@contextmanager
+def explained(uri: str, endpoint: str) -> Iterator[None]:
+    try:
+        yield
+    except ClientError as exc:
+        raise _refusal(exc, uri, endpoint) from exc
+    except (NoCredentialsError, CredentialRetrievalError, PermissionDeniedError, UnauthenticatedError) as exc:
+        raise _forbidden(uri, endpoint, _line(exc)) from exc
+    except FileNotFoundError as exc:
+        raise NotFoundError(f"no such object: {uri!r} at {endpoint}") from exc
+    except (HTTPClientError, BotocoreConnectionError) as exc:
+        raise UnavailableError(f"{uri!r}: no answer from {endpoint}: {_line(exc)}") from exc
+    except BaseError as exc:
+        raise _obstore_refusal(exc, uri, endpoint) from exc
+    except (BotoCoreError, ParamValidationError) as exc:
+        raise StorageError(f"{uri!r}: {_line(exc)}") from exc
+
+
+def _refusal(exc: ClientError, uri: str, endpoint: str) -> StorageError:
+    code, status = exc.response["Error"]["Code"], exc.response["ResponseMetadata"].get("HTTPStatusCode", 0)
+    if code == "NoSuchBucket":
+        return NotFoundError(f"no such bucket: {uri!r} at {endpoint}: create it, or correct the uri or the endpoint")
+    if status == 404:
+        return NotFoundError(f"no such object: {uri!r} at {endpoint}")
+    if status in (401, 403) or code in _REFUSED:
+        return _forbidden(uri, endpoint, code)
+    if status == 501:
+        return StorageError(f"{uri!r}: {endpoint} cannot do what was asked: {_line(exc)}")
+    if status >= 500 or status in (408, 429):
+        return UnavailableError(f"{uri!r}: {endpoint} is overloaded or failing, or not an S3 server: {_line(exc)}")
+    return StorageError(f"{uri!r}: {_line(exc)}")
+
+
+def _forbidden(uri: str, endpoint: str, why: str) -> ForbiddenError:
+    return ForbiddenError(f"{uri!r}: {endpoint} refused us, check the credentials and their rights: {why}")
+
+
+def _obstore_refusal(exc: BaseError, uri: str, endpoint: str) -> StorageError:
+    status = re.search(r"status code: (\d+)", str(exc))
+    permanent = status and status[1].startswith("4") and status[1] not in ("408", "429")
+    if permanent and any(code in str(exc) for code in _REFUSED):
+        return _forbidden(uri, endpoint, _line(exc))
+    kind = StorageError if permanent or "redirect" in str(exc) else UnavailableError
+    return kind(f"{uri!r}: {_line(exc)}")
+
+
+def _line(exc: BaseException) -> str:
+    return " ".join(str(exc).partition("\n\nDebug source")[0].split())
