@@ -23,7 +23,7 @@ from labelmill.serve.following import Follower
 from labelmill.serve.journal import Journal
 from labelmill.serve.metrics import Metrics
 from labelmill.serve.picture import Room, read_picture
-from labelmill.serve.problems import Problem, answer_http_error, answer_problem
+from labelmill.serve.problems import Problem, answer_crash, answer_http_error, answer_problem
 from labelmill.serve.settings import Settings
 
 __all__ = ["build_app"]
@@ -51,7 +51,7 @@ def build_app(settings: Settings, follower: Follower[Labeler], metrics: Metrics)
     ]
     app = Starlette(
         routes=routes,
-        exception_handlers={Problem: answer_problem, HTTPException: answer_http_error},
+        exception_handlers={Problem: answer_problem, HTTPException: answer_http_error, Exception: answer_crash},
         lifespan=endpoint.lifespan,
     )
     app.router.redirect_slashes = False
@@ -151,12 +151,7 @@ def _pairs(pairs: Sequence[tuple[str, float]]) -> list[dict[str, Any]]:
 
 def _unlabelled(bundle: Bundle, answer: Answer, headers: dict[str, str]) -> Problem:
     """A picture without labels. Its own status word is the type, and stands beside, as a row would carry it."""
-    extra = {
-        "picture_status": answer.status,
-        "width_px": answer.width_px,
-        "height_px": answer.height_px,
-        "model": bundle.reference,
-    }
+    extra = {"picture_status": answer.status, "model": bundle.reference}
     status = 413 if answer.status == "too_large" else 422
     detail = answer.error or "the picture has no labels"
     return Problem(status, detail, word=answer.status.replace("_", "-"), headers=headers, extra=extra)

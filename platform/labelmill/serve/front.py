@@ -105,6 +105,5 @@ def _own_error(status: int) -> Problem:
 
 
 def _too_large(max_bytes: int) -> Problem:
-    return Problem(
-        413, f"the body is larger than {max_bytes} bytes", word="body-too-large", headers={"Connection": "close"}
-    )
+    # The connection stays: the server drops what still comes, and a client that sends before it reads gets its answer.
+    return Problem(413, f"the body is larger than {max_bytes} bytes", word="body-too-large")

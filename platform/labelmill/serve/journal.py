@@ -10,7 +10,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from labelmill.serve.metrics import Metrics
-from labelmill.serve.problems import Problem
+from labelmill.serve.problems import crash
 
 __all__ = ["Journal", "request_id"]
 
@@ -62,8 +62,7 @@ class Journal:
         except Exception:
             logger.exception("request crashed request_id=%s", own_id)
             if not code:
-                problem = Problem(500, f"the endpoint failed; its log has more under request id {own_id}")
-                await problem.response()(scope, receive, send_on)
+                await crash(own_id).response()(scope, receive, send_on)
         finally:
             self._metrics.in_flight(-1)
             self._record(scope, own_id, code or 499, time.perf_counter() - started_s)

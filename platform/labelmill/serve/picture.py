@@ -139,7 +139,5 @@ def _busy() -> Problem:
 
 
 def _too_large(max_bytes: int) -> Problem:
-    # The rest of the body is never read, so the connection cannot carry another request.
-    return Problem(
-        413, f"the body is larger than {max_bytes} bytes", word="body-too-large", headers={"Connection": "close"}
-    )
+    # The connection stays: the server drops what still comes, and a client that sends before it reads gets its answer.
+    return Problem(413, f"the body is larger than {max_bytes} bytes", word="body-too-large")

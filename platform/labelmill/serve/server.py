@@ -62,10 +62,20 @@ def _serving(spec: ServeSpec, resources: Resources) -> Iterator[None]:
     except RuntimeError as exc:
         raise ClusterError(f"Ray Serve did not start the endpoint: {' '.join(str(exc).split())}") from exc
     finally:
+        _stop(serve, spec, resources)
+
+
+def _stop(serve: Any, spec: ServeSpec, resources: Resources) -> None:
+    """Let the replicas finish what they have in hand; then Serve may go, where Ray does not go with us anyway."""
+    if not resources.local:
         serve.shutdown()
+        return
+    with suppress(serve.exceptions.RayServeException):  # it had not started yet
+        serve.delete(spec.name)
 
 
 def _start(serve: Any, spec: ServeSpec) -> None:
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
     serve.start(
         proxy_location="HeadOnly",
         http_options={"host": _bare(spec.host), "port": spec.port, "request_timeout_s": 60.0},

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Self
 
+from labelmill.model.engines import EngineName
 from labelmill.serve.auth import digest_key, loopback_hosts
 from labelmill.spec import ServeSpec
 from labelmill.storage import open_store
@@ -15,7 +16,7 @@ class Settings:
     name: str
     registry: str
     model: str
-    engine: str
+    engine: EngineName
     max_batch_size: int
     batch_wait_s: float
     max_request_bytes: int

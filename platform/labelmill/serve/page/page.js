@@ -31,7 +31,7 @@ async function showModel() {
     name.textContent = fields.model;
     const about = ` · ${fields.architecture} · ${fields.labels.length} ${fields.labels.length === 1 ? "label" : "labels"}`;
     at("model").replaceChildren(name, about);
-    at("digest").textContent = fields.bundle_digest.slice(0, 16);
+    at("digest").textContent = `bundle ${fields.bundle_digest.slice(0, 12)}`;
     at("digest").title = `sha256 of the bundle: ${fields.bundle_digest}`;
     at("about").textContent = `up to ${Math.floor(fields.max_request_bytes / 2 ** 20) || "<1"} MB each`;
     notice(fields.error && `${fields.model} goes on answering: ${fields.error}`);
@@ -68,12 +68,10 @@ at("key-form").addEventListener("submit", (event) => {
 // Pictures on their way.
 
 function add(files) {
-  for (const file of files) {
-    const card = newCard(file);
-    at("results").prepend(card);
-    state.queue.push({ file, card });
-    state.shown += 1;
-  }
+  const jobs = Array.from(files, (file) => ({ file, card: newCard(file) }));
+  at("results").prepend(...jobs.map((job) => job.card));
+  state.queue.push(...jobs);
+  state.shown += jobs.length;
   at("drop").classList.toggle("small", state.shown > 0);
   count();
   pump();
