@@ -5,15 +5,15 @@ heads are never built: the network gives one tensor of logits, in training as in
 """
 
 import difflib
-import logging
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load_file, load_model, save_model
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -25,8 +25,6 @@ from labelmill.images.transform import Preprocessing
 
 __all__ = ["architecture_names", "build_network", "default_preprocessing", "load_weights", "save_weights"]
 
-logger = logging.getLogger(__name__)
-
 # transform_input turns ImageNet's mean and std into the 0.5 that these two networks were trained with, so that scratch,
 # pretrained and reloaded networks all expect the same pixels.
 _TORCHVISION_ARGUMENTS: dict[str, dict[str, Any]] = {
@@ -37,7 +35,7 @@ _TORCHVISION_ARGUMENTS: dict[str, dict[str, Any]] = {
 
 def architecture_names() -> list[str]:
     """Every name that `build_network` takes, sorted: "timm/…" (without pretrained tags), then "torchvision/…"."""
-    return [f"timm/{name}" for name in sorted(timm.list_models())] + [
+    return [f"timm/{name}" for name in sorted(timm.list_models()) if _is_timm_model(name)] + [
         f"torchvision/{name}" for name in sorted(torchvision_models.list_models(module=torchvision_models))
     ]
 
@@ -61,9 +59,7 @@ def build_network(
             network = _build_timm(name, num_logits, weights, size_px)
         else:
             network = _build_torchvision(name, num_logits, weights, size_px)
-        shape = _dry_run(network, size_px)
-    if shape != (1, num_logits):
-        raise SpecError(f"{architecture} is no classifier (an encoder without a head): choose another architecture.")
+        _dry_run(network, size_px)
     return network
 
 
@@ -115,7 +111,8 @@ def _split(architecture: str) -> tuple[str, str]:
 
 def _is_timm_model(name: str) -> bool:
     bare, _, tag = name.partition(".")
-    return timm.is_model(bare) and (not tag or name in timm.list_pretrained(f"{bare}.*"))
+    is_classifier = timm.is_model(bare) and not bare.endswith("_enc")  # encoders have no head at all
+    return is_classifier and (not tag or name in timm.list_pretrained(f"{bare}.*"))
 
 
 def _timm_config(name: str) -> dict[str, Any]:
@@ -128,19 +125,22 @@ def _build_timm(name: str, num_logits: int, weights: str, size_px: int) -> nn.Mo
     arguments: dict[str, Any] = {"num_classes": num_logits}
     if config.get("fixed_input_size"):
         arguments["img_size"] = size_px
-    if weights == "scratch":
-        return _as_module(timm.create_model(name, **arguments))
-    if weights != "pretrained":
+    if weights == "pretrained":
+        if not timm.is_model_pretrained(name):
+            raise SpecError(
+                f"timm has no pretrained weights for {name!r}: write weights: scratch, or the path of a safetensors file."
+            )
+        with _hub_errors(f"timm/{name}", f"https://huggingface.co/{config.get('hf_hub_id')}"):
+            return _as_module(timm.create_model(name, pretrained=True, **arguments))
+    network = _as_module(timm.create_model(name, **arguments))
+    if weights != "scratch":
+        heads = config.get("classifier") or ()
+        # By timm's convention a network's module has a function that fits a state to it, so to positions of another size.
+        fit = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
         state = _read_state(weights)
-        overlay = {"state_dict": state, "num_classes": _num_logits_of(state, config), "custom_load": False}
         with _weights_errors(weights, f"timm/{name}"):
-            return _as_module(timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **arguments))
-    if not timm.is_model_pretrained(name):
-        raise SpecError(
-            f"timm has no pretrained weights for {name!r}: write weights: scratch, or the path of a .safetensors file."
-        )
-    with _hub_errors(f"timm/{name}", f"https://huggingface.co/{config.get('hf_hub_id') or 'timm'}"):
-        return _as_module(timm.create_model(name, pretrained=True, **arguments))
+            _load_state(network, fit(state, network) if fit else state, (heads,) if isinstance(heads, str) else heads)
+    return network
 
 
 def _build_torchvision(name: str, num_logits: int, weights: str, size_px: int) -> nn.Module:
@@ -158,10 +158,11 @@ def _build_torchvision(name: str, num_logits: int, weights: str, size_px: int) -
             state = chosen.get_state_dict(progress=False, check_hash=True, weights_only=True)
     else:
         state = _read_state(weights)
-    if name.startswith("vit_"):
-        state = interpolate_embeddings(size_px, network.patch_size, state)
+    head = list(network.state_dict())[-1].rpartition(".")[0]
     with _weights_errors(weights, f"torchvision/{name}"):
-        _load_all_but_head(network, state)
+        if name.startswith("vit_"):
+            state = interpolate_embeddings(size_px, network.patch_size, state)
+        _load_state(network, state, (head,))
     return network
 
 
@@ -170,19 +171,14 @@ def _as_module(network: Any) -> nn.Module:
     return network
 
 
-def _load_all_but_head(network: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Load a torchvision state; auxiliary heads are left out, and the last layer where its shape is another."""
+def _load_state(network: nn.Module, state: Mapping[str, Tensor], heads: Sequence[str]) -> None:
+    """Load every tensor but those of auxiliary heads; a head of another shape, or a missing one, stays from scratch."""
     own = network.state_dict()
-    head = list(own)[-1].rpartition(".")[0] + "."
-    kept = {
-        key: value
-        for key, value in state.items()
-        if not key.startswith(("aux", "AuxLogits."))
-        and not (key.startswith(head) and key in own and value.shape != own[key].shape)
-    }
-    for key in own:
-        if key.startswith(head):
-            kept.setdefault(key, own[key])
+    of_heads = {f"{head}.{kind}" for head in heads for kind in ("weight", "bias")} & own.keys()
+    kept = {key: value for key, value in state.items() if not key.startswith(("aux", "AuxLogits."))}
+    for key in of_heads:
+        if key not in kept or kept[key].shape != own[key].shape:
+            kept[key] = own[key]
     network.load_state_dict(kept)
 
 
@@ -193,29 +189,20 @@ def _read_state(path: str) -> dict[str, Tensor]:
             "A pickled checkpoint (.pth, .bin) may run code when it is read: convert it to safetensors first."
         )
     try:
-        with safe_open(path, framework="pt"):
-            return load_file(path)
+        state: dict[str, Tensor] = load_file(path)
     except (SafetensorError, OSError) as exc:
         raise SpecError(
             f"weights file {path!r} cannot be read: {_first_line(exc)}. Check the path and the file."
         ) from exc
+    return state
 
 
-def _num_logits_of(state: Mapping[str, Tensor], config: Mapping[str, Any]) -> int:
-    """Rows of the last layer in a timm state, so that timm keeps a head that fits and drops one that does not."""
-    classifier = config.get("classifier") or ""
-    name = classifier if isinstance(classifier, str) else classifier[0]
-    weight = state.get(f"{name}.weight")
-    return 0 if weight is None else weight.shape[0]
-
-
-def _dry_run(network: nn.Module, size_px: int) -> tuple[int, ...]:
-    """The shape of the logits of one picture, by shapes alone: a size it cannot take is known here, not in a worker."""
+def _dry_run(network: nn.Module, size_px: int) -> None:
+    """Run the network on shapes alone (no arithmetic): a size it cannot take is known here, not in a worker."""
     was_training = network.training
     with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
-        logits = network.eval()(torch.empty(1, 3, size_px, size_px))
+        network.eval()(torch.empty(1, 3, size_px, size_px))
     network.train(was_training)
-    return tuple(logits.shape)
 
 
 @contextmanager

@@ -18,6 +18,9 @@ __all__ = ["PixelsToLogits", "TorchEngine"]
 class PixelsToLogits(nn.Module):
     """uint8 pixels [B, S, S, 3] to logits [B, L]: normalisation is part of the network, so pixels travel as bytes."""
 
+    scale: Tensor
+    shift: Tensor
+
     def __init__(self, network: nn.Module, preprocessing: Preprocessing) -> None:
         super().__init__()
         mean, std = torch.tensor(preprocessing.mean), torch.tensor(preprocessing.std)
@@ -50,7 +53,8 @@ class TorchEngine:
         module = PixelsToLogits.load(
             bundle.architecture, len(bundle.labels), bundle.preprocessing, bundle.weights_path()
         )
-        self._module = module.to(self._device, memory_format=torch.channels_last)
+        self._module = module.to(self._device)
+        self._module.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
 
     def logits(self, pixels_bhwc: NDArray[np.uint8]) -> NDArray[np.float32]:
         on_gpu = self._device.type == "cuda"
