@@ -43,6 +43,7 @@ def application(settings: Settings, *, num_replicas: int) -> serve.Application:
         max_queued_requests=settings.max_requests,
         backpressure_config={"status_code": 503, "retry_after_s": 1},
         ray_actor_options={"num_cpus": 1},
+        logging_config={"log_level": "WARNING", "enable_access_log": False},  # the journal has a line for each already
         graceful_shutdown_timeout_s=10,
         graceful_shutdown_wait_loop_s=0.5,
     )
