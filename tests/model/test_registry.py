@@ -1,4 +1,6 @@
-import multiprocessing
+import pickle
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -39,23 +41,17 @@ def test_eight_trainers_at_once_never_share_a_version(registry, draft):
         registry.resolve(bundle.reference).verify()
 
 
-def publish_version(uri, folder, start):
-    start.wait()
-    Registry(uri).publish("tiny", make_draft(folder))
-
-
-def test_processes_at_once_never_share_a_version(registry, tmp_path):
-    spawn = multiprocessing.get_context("spawn")
-    start = spawn.Barrier(2)
-    processes = [
-        spawn.Process(target=publish_version, args=(registry.uri, tmp_path / str(number), start)) for number in range(2)
-    ]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(120)
-    assert [process.exitcode for process in processes] == [0, 0]
-    assert registry.versions("tiny") == [1, 2]
+def test_processes_at_once_never_share_a_version(registry, draft):
+    program = (
+        "import pickle, sys\n"
+        "from labelmill.model.registry import Registry\n"
+        "draft = pickle.loads(bytes.fromhex(sys.argv[2]))\n"
+        "for _ in range(3): Registry(sys.argv[1]).publish('tiny', draft)"
+    )
+    command = [sys.executable, "-c", program, registry.uri, pickle.dumps(draft).hex()]
+    processes = [subprocess.Popen(command) for _ in range(3)]
+    assert [process.wait(120) for process in processes] == [0, 0, 0]
+    assert registry.versions("tiny") == list(range(1, 10))
 
 
 def test_crash_while_publishing_leaves_a_number_that_is_skipped(registry, draft):

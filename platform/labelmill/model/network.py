@@ -128,14 +128,14 @@ def _build_timm(name: str, num_logits: int, weights: str, size_px: int) -> nn.Mo
     if weights == "pretrained":
         if not timm.is_model_pretrained(name):
             raise SpecError(
-                f"timm has no pretrained weights for {name!r}: write weights: scratch, or the path of a safetensors file."
+                f"timm has no pretrained weights for {name!r}: write weights: scratch or <path>.safetensors."
             )
         with _hub_errors(f"timm/{name}", f"https://huggingface.co/{config.get('hf_hub_id')}"):
             return _as_module(timm.create_model(name, pretrained=True, **arguments))
     network = _as_module(timm.create_model(name, **arguments))
     if weights != "scratch":
         heads = config.get("classifier") or ()
-        # By timm's convention a network's module has a function that fits a state to it, so to positions of another size.
+        # By timm's convention a network's module has a function that fits a state to it (positions of another size).
         fit = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
         state = _read_state(weights)
         with _weights_errors(weights, f"timm/{name}"):

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from labelmill.errors import BundleError
 from labelmill.model.bundle import Bundle, cache_folder
 
-__all__ = ["BATCH_SIZE", "OpenVinoEngine", "compile_graph", "converted_graph"]
+__all__ = ["BATCH_SIZE", "GRAPH_NAME", "OpenVinoEngine", "compile_graph", "converted_graph"]
 
 BATCH_SIZE = 8
 GRAPH_NAME = "graph.xml"
