@@ -5,10 +5,12 @@ import logging
 import os
 import secrets
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 
@@ -23,6 +25,8 @@ _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    # Its C++ side speaks of errors that it then mends by itself, on the terminal of the job.
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
     # A pipeline that makes no progress at all is a defect: say so in minutes, not in Ray's half an hour.
     "RAY_DATA_EXECUTION_NO_PROGRESS_TIMEOUT_S": "600",
 }
@@ -80,6 +84,11 @@ def _attached(address: str) -> Iterator[Resources]:
 
 @contextmanager
 def _local(num_cpus: int | None) -> Iterator[Resources]:
+    if "ray" in sys.modules and not _token.cache_info().currsize:
+        raise ClusterError(
+            "Ray was imported before labelmill could set it up for this process: start the job before `import ray`, "
+            "or start a Ray yourself and name it in RAY_ADDRESS."
+        )
     # A folder of our own: the token's file, Ray's sockets and logs. Its path must stay short, for the sockets' sake.
     folder = Path(tempfile.mkdtemp(prefix="labelmill-"))
     with _environment(_private_settings(folder)):
@@ -105,7 +114,7 @@ def _local(num_cpus: int | None) -> Iterator[Resources]:
 def _private_settings(folder: Path) -> dict[str, str]:
     token_file = folder / "auth_token"
     with os.fdopen(os.open(token_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(secrets.token_hex(32))
+        file.write(_token())
     return {
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(token_file),
@@ -113,6 +122,12 @@ def _private_settings(folder: Path) -> dict[str, str]:
         # ports listen on every interface, and those of its metrics ask for no token.
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     }
+
+
+@cache
+def _token() -> str:
+    """One for the life of this process: Ray reads it once."""
+    return secrets.token_hex(32)
 
 
 @contextmanager

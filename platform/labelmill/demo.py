@@ -207,7 +207,7 @@ def _mean_average_precision(table: str) -> float:
     with (_STORE / f"{_INBOX}.csv").open(newline="") as file:
         truth = {row["uri"]: {int(label) for label in row["labels"].split(";")} for row in csv.DictReader(file)}
     sql = f"SELECT uri, scores FROM ({CURRENT_VIEW}) WHERE status = 'ok'"
-    rows = [row for batch in LabelTable(table).query(sql) for row in batch.to_pylist()]
+    rows = LabelTable(table).query(sql, ("uri", "model", "run_id", "status", "scores"))
     targets = np.zeros((len(rows), 10), np.int64)
     confidences = np.zeros((len(rows), 10), np.float32)
     for row, target, confidence in zip(rows, targets, confidences, strict=True):

@@ -33,9 +33,9 @@ def claim(store: Store, number: int, **changes: object) -> None:
 
 
 def test_second_run_is_refused_and_told_who_holds_the_table(store: Store) -> None:
-    with hold_lease(store, "first"), pytest.raises(TableBusyError, match=f"job 'first', process {os.getpid()}"):
-        with hold_lease(store, "second"):
-            pass
+    refused = pytest.raises(TableBusyError, match=f"job 'first', process {os.getpid()}")
+    with hold_lease(store, "first"), refused, hold_lease(store, "second"):
+        pass
 
 
 def test_a_released_lease_is_free_at_once(store: Store) -> None:

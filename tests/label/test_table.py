@@ -39,7 +39,7 @@ def put(uri: str, name: str, table: pa.Table) -> DataFile:
 
 
 def uris(uri: str) -> list[str]:
-    return sorted(row["uri"] for batch in LabelTable(uri).query("SELECT uri FROM labels") for row in batch.to_pylist())
+    return [row["uri"] for row in LabelTable(uri).query("SELECT uri FROM labels ORDER BY uri", ["uri"])]
 
 
 def test_the_closed_list_of_statuses_has_no_word_twice() -> None:
@@ -142,7 +142,7 @@ def test_the_current_view_goes_by_commits_not_by_clocks(uri: str) -> None:
     second.commit([put(uri, "b", rows(["x"], run_id=second.run_id, model="digits@2"))])
     other = TableWriter(uri)
     other.commit([put(uri, "c", rows(["x"], run_id=other.run_id, model="cats@1"))])
-    view = [row for batch in LabelTable(uri).query(CURRENT_VIEW) for row in batch.to_pylist()]
+    view = LabelTable(uri).query(CURRENT_VIEW)
     assert sorted((row["uri"], row["model"], row["status"]) for row in view) == [
         ("x", "cats@1", "ok"),
         ("x", "digits@2", "ok"),
@@ -159,6 +159,8 @@ def test_statistics_let_a_reader_skip_files(uri: str) -> None:
         ("x", "z"),
     ]
     assert actions["num_records"].to_pylist() == [2, 2]
+    table = LabelTable(uri)
+    assert [row for batch in table.batches(["uri"], uri="y") for row in batch["uri"].to_pylist()] == ["x", "z"]
 
 
 def test_no_table_and_a_foreign_table_are_told_apart(tmp_path: Path, uri: str) -> None:

@@ -16,7 +16,6 @@ from datetime import UTC, datetime
 from labelmill.cluster import connect
 from labelmill.errors import FailureBudgetError, SpecError
 from labelmill.label.lease import Lease, hold_lease
-from labelmill.label.pipeline import label_chunks, plan_workers
 from labelmill.label.plan import Todo, plan_todo, settings_digest
 from labelmill.label.receipt import Receipt
 from labelmill.label.stage import Chunk, Stage
@@ -82,6 +81,9 @@ class _Run:
             return self._close("nothing to do")
         logger.info("%s pictures to label of %s listed", f"{todo.num_rows:,}", f"{todo.listed:,}")
         with connect() as resources:
+            # Ray reads its settings when it is imported, and connect() makes them.
+            from labelmill.label.pipeline import label_chunks, plan_workers
+
             workers = plan_workers(resources, self.spec.engine, todo.num_chunks)
             logger.info("labelling by %s", workers)
             self.receipt.workers = str(workers)

@@ -17,6 +17,7 @@ from tempfile import TemporaryDirectory
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from labelmill.errors import NotFoundError
@@ -95,25 +96,26 @@ def plan_todo(
             "CREATE TABLE todo AS SELECT l.* FROM read_parquet(?) AS l ANTI JOIN read_parquet(?) AS d "
             "ON l.uri = d.uri AND l.etag = d.etag",
             [str(listing), str(done)],
-        )
-        (num_rows,) = connection.execute("SELECT count(*) FROM todo").fetchone() or (0,)
+        ).fetchall()
+        [(num_rows,)] = connection.execute("SELECT count(*) FROM todo").fetchall()
         chunk_rows = _chunk_rows(num_rows)
-        rows = connection.execute("SELECT * FROM todo ORDER BY uri").to_arrow_reader(_ROW_GROUP)
+        rows = connection.sql("SELECT * FROM todo ORDER BY uri").to_arrow_reader(_ROW_GROUP)
         _write_parts(open_store(store.address(f"runs/{run_id}")), rows, chunk_rows * _CHUNKS_A_PART)
         connection.close()
     return Todo(store.address(f"runs/{run_id}"), num_rows, chunk_rows, listed)
 
 
 def _write_done(table: LabelTable, bundle_digest: str, settings: str, file: Path) -> None:
-    # The digests are hexadecimal and the statuses ours: nothing from outside stands in this text.
-    final = ", ".join(f"'{status}'" for status in FINAL)
-    sql = (
-        f"SELECT uri, etag FROM labels WHERE bundle_digest = '{bundle_digest}' "
-        f"AND settings_digest = '{settings}' AND status IN ({final})"
-    )
     schema = pa.schema([("uri", pa.string()), ("etag", pa.string())])
+    columns = [*schema.names, "status", "bundle_digest", "settings_digest"]
+    final = (
+        (pc.field("bundle_digest") == bundle_digest)
+        & (pc.field("settings_digest") == settings)
+        & pc.field("status").isin(list(FINAL))
+    )
+    rows = table.batches(columns, bundle_digest=bundle_digest, settings_digest=settings)
     with pq.ParquetWriter(file, schema, compression="zstd") as writer:
-        _write_batches(writer, table.query(sql))
+        _write_batches(writer, (batch.filter(final) for batch in rows))
 
 
 def _write_batches(writer: pq.ParquetWriter, batches: Iterator[pa.RecordBatch]) -> int:

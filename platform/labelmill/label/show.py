@@ -15,9 +15,8 @@ from labelmill.label.table import LabelTable
 __all__ = ["CURRENT_VIEW", "print_labels"]
 
 CURRENT_VIEW = """
-SELECT * EXCEPT (row_rank) FROM (
-  SELECT *, row_number() OVER (PARTITION BY uri, split_part(model, '@', 1) ORDER BY run_id DESC) AS row_rank FROM labels
-) WHERE row_rank = 1
+SELECT * FROM labels
+QUALIFY row_number() OVER (PARTITION BY uri, split_part(model, '@', 1) ORDER BY run_id DESC) = 1
 """
 """One row for each picture and model name, the one committed last. Runs on one table follow one another and number
 themselves by the table's own log, so the greatest run_id is the last commit, whatever any clock says."""
@@ -30,14 +29,26 @@ def print_labels(
     if status and status not in STATUSES:
         raise SpecError(f"--status: expected one of {', '.join(STATUSES)}; got {status!r}")
     table = LabelTable(uri)
-    where = _where(status, model)
-    view = f"({CURRENT_VIEW})" if current else "labels"
-    rows = _rows(table, f"SELECT * FROM {view} {where} ORDER BY run_id DESC, uri LIMIT {int(limit)}")
+    view = f"({CURRENT_VIEW}) {_where(status, model)}" if current else f"labels {_where(status, model)}"
     what = "current rows" if current else "rows"
     console.print(Text(f"{table.uri}: version {table.version}, {table.num_files} files"))
-    console.print(_status_table(_rows(table, _statuses_sql(view, where)), what))
-    console.print(_label_table(_rows(table, _labels_sql(view, where))))
-    console.print(_row_table(rows))
+    console.print(_status_table(table.query(_STATUSES.format(view=view), _NARROW), what))
+    console.print(_label_table(table.query(_LABELS.format(view=view), _NARROW)))
+    if limit:
+        console.print(_row_table(table.query(_ROWS.format(view=view, limit=int(limit)))))
+
+
+_NARROW = ("uri", "model", "run_id", "status", "error", "labels")
+_STATUSES = (
+    "SELECT model, status, count(*) AS pictures, min(error) AS example FROM {view} "
+    "GROUP BY model, status ORDER BY model, pictures DESC"
+)
+_LABELS = (
+    "SELECT model, l.label AS label, count(*) AS pictures, avg(l.confidence) AS confidence "
+    "FROM (SELECT model, unnest(labels) AS l FROM {view}) "
+    "GROUP BY model, l.label ORDER BY model, pictures DESC LIMIT 40"
+)
+_ROWS = "SELECT * FROM {view} ORDER BY run_id DESC, uri LIMIT {limit}"
 
 
 def _where(status: str | None, model: str | None) -> str:
@@ -52,25 +63,6 @@ def _where(status: str | None, model: str | None) -> str:
 
 def _quoted(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
-
-
-def _rows(table: LabelTable, sql: str) -> list[dict[str, Any]]:
-    return [row for batch in table.query(sql) for row in batch.to_pylist()]
-
-
-def _statuses_sql(view: str, where: str) -> str:
-    return (
-        f"SELECT model, status, count(*) AS pictures, min(error) AS example FROM {view} {where} "
-        "GROUP BY model, status ORDER BY model, pictures DESC"
-    )
-
-
-def _labels_sql(view: str, where: str) -> str:
-    return (
-        f"SELECT model, l['label'] AS label, count(*) AS pictures, avg(l['confidence']) AS confidence "
-        f"FROM (SELECT model, unnest(labels) AS l FROM {view} {where}) GROUP BY model, l['label'] "
-        "ORDER BY model, pictures DESC LIMIT 40"
-    )
 
 
 def _status_table(rows: list[dict[str, Any]], what: str) -> Table:

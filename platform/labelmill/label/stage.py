@@ -26,6 +26,7 @@ from labelmill.label.plan import Todo
 from labelmill.label.row import DATA_SCHEMA, PARTITION
 from labelmill.label.table import DataFile, existing_data_file, put_data_file
 from labelmill.model.bundle import Bundle
+from labelmill.model.engines import EngineName
 from labelmill.model.labeler import Answer, Labeler
 from labelmill.storage import open_store, read_pictures
 
@@ -47,7 +48,7 @@ class Stage:
     labelled_on: str
     settings_digest: str
     scores: str
-    engine: str
+    engine: EngineName
     max_pixels: int
     batch_size: int
     num_threads: int

@@ -1,0 +1,274 @@
+"""The label job's promise on a real Ray: every listed picture ends as exactly one row, and as its own."""
+
+import io
+import json
+import os
+import signal
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from deltalake import DeltaTable
+from PIL import Image
+
+from bundles import make_bundle
+from labelmill.model.labeler import Labeler
+from labelmill.model.registry import Registry
+from labelmill.storage import open_store
+from running import label_spec, labelmill, rows_of, start_labelmill
+
+FINAL = {"ok", "unreadable", "unsupported", "too_large", "crashed", "timed_out", "deleted"}
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory):
+    uri = str(tmp_path_factory.mktemp("registry"))
+    make_bundle(uri)
+    return uri
+
+
+def picture(seed, size=(60, 40), kind="JPEG"):
+    rng = np.random.default_rng(seed)
+    coarse = Image.fromarray(rng.integers(0, 256, (4, 6, 3), dtype=np.uint8))
+    buffer = io.BytesIO()
+    coarse.resize(size, Image.Resampling.BICUBIC).save(buffer, kind)
+    return buffer.getvalue()
+
+
+def fill(folder, count):
+    folder.mkdir(parents=True)
+    for index in range(count):
+        (folder / f"{index:04d}.jpg").write_bytes(picture(index))
+    return folder
+
+
+def spec(tmp_path, registry, images, **more):
+    table = tmp_path / "labels"
+    return table, label_spec(
+        tmp_path / "label.yaml", registry=registry, model="tiny@1", images=images, output=table, **more
+    )
+
+
+def huge_png():
+    """40,000 x 40,000 pixels in a few hundred bytes: a header, and next to nothing behind it."""
+    import struct
+    import zlib
+
+    def chunk(name, data):
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    header = struct.pack(">IIBBBBB", 40_000, 40_000, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 99)) + chunk(b"IEND", b"")
+    )
+
+
+def test_rows_out_are_pictures_in_and_each_row_is_its_own(tmp_path, registry):
+    images = fill(tmp_path / "images", 130)
+    table, job = spec(tmp_path, registry, images)
+    first = labelmill("run", job)
+    assert first.returncode == 0, first.stderr
+    clean = {row["uri"]: row for row in rows_of(table)}
+    assert sorted(clean) == sorted(str(path) for path in images.iterdir())
+
+    # What a bundle says straight away, without Ray and without a table.
+    labeler = Labeler(Registry(registry).resolve("tiny@1"), "openvino", num_threads=1)
+    for uri, answer in zip(clean, labeler.label([Path(uri).read_bytes() for uri in clean]), strict=True):
+        row = clean[uri]
+        assert row["status"] == answer.status == "ok"
+        assert (row["width_px"], row["height_px"]) == (60, 40)
+        assert [p["label"] for p in row["labels"]] == [label for label, _ in labeler.bundle.decide(answer.confidences)]
+        by_label = {pair["label"]: pair["confidence"] for pair in row["scores"]}
+        np.testing.assert_allclose(
+            [by_label[label] for label in labeler.bundle.labels], answer.confidences, rtol=0, atol=1e-5
+        )
+
+    again = labelmill("run", job)
+    assert again.returncode == 0
+    assert "nothing to do" in again.stdout
+
+    # The same pictures, and five that are none, into another table.
+    bad = {
+        "0001a.jpg": (b"", "unreadable"),
+        "0002a.jpg": (picture(1)[:300], "unreadable"),
+        "0003a.jpg": (picture(3, kind="PNG"), "ok"),
+        "0004a.jpg": (b"<!DOCTYPE html><html><body>not here</body></html>", "unsupported"),
+        "0005a.png": (huge_png(), "too_large"),
+    }
+    for name, (data, _) in bad.items():
+        (images / name).write_bytes(data)
+    (tmp_path / "second").mkdir()
+    table, job = spec(tmp_path / "second", registry, images)
+    mixed = labelmill("run", job)
+    assert mixed.returncode == 0, mixed.stderr
+    rows = {row["uri"]: row for row in rows_of(table)}
+    assert len(rows) == len(rows_of(table)) == 135
+    for name, (_, status) in bad.items():
+        row = rows.pop(str(images / name))
+        assert row["status"] == status
+        assert (row["error"] is None) == (status == "ok")
+        assert bool(row["labels"]) <= (status == "ok")
+    own = ("uri", "etag", "size_bytes", "modified_at", "status", "error", "width_px", "height_px", "labels")
+    for uri, row in rows.items():
+        assert [row[name] for name in own] == [clean[uri][name] for name in own]
+
+
+def test_a_changed_picture_and_a_new_model_are_labelled_again_and_nothing_else(tmp_path, registry):
+    images = fill(tmp_path / "images", 20)
+    table, job = spec(tmp_path, registry, images)
+    assert labelmill("run", job).returncode == 0
+    (images / "0003.jpg").write_bytes(picture(999))
+    (images / "new.jpg").write_bytes(picture(1000))
+    assert labelmill("run", job).returncode == 0
+    counts = Counter(Path(row["uri"]).name for row in rows_of(table))
+    assert counts.pop("0003.jpg") == 2
+    assert set(counts.values()) == {1}
+    assert len(counts) == 20
+
+    make_bundle(registry, seed=7)
+    assert labelmill("run", job, "--set", "model=tiny@2").returncode == 0
+    assert Counter(row["model"] for row in rows_of(table)) == {"tiny@1": 22, "tiny@2": 21}
+    shown = labelmill("labels", table, "--current", "--limit", 50)
+    assert shown.stdout.count("tiny@2  20") == 21  # one current row a picture, each with its date
+    assert "tiny@1" not in shown.stdout
+
+
+def test_the_same_job_on_an_object_store(tmp_path, s3):
+    make_bundle(f"{s3}/models")
+    store = open_store(f"{s3}/inbox")
+    names = ["a.jpg", "deep/er/b c.jpg", "odd #%+&?.jpg", "ümläut.jpg", "broken.jpg"]
+    for index, name in enumerate(names):
+        store.write(name, picture(index) if name != "broken.jpg" else b"no")
+    _, job = spec(tmp_path, f"{s3}/models", f"{s3}/inbox")
+    table = f"{s3}/tables/labels"
+    done = labelmill("run", job, "--set", f"output={table}")
+    assert done.returncode == 0, done.stderr
+    rows = rows_of(table)
+    assert [row["uri"] for row in rows] == sorted(f"{s3}/inbox/{name}" for name in names)
+    assert Counter(row["status"] for row in rows) == {"ok": 4, "unsupported": 1}
+    assert "nothing to do" in labelmill("run", job, "--set", f"output={table}").stdout
+
+
+def test_too_many_failures_stop_the_run_and_keep_what_was_done(tmp_path, registry):
+    images = fill(tmp_path / "images", 300)
+    for index in range(0, 300, 5):
+        (images / f"{index:04d}.jpg").write_bytes(b"not a picture")
+    table, job = spec(tmp_path, registry, images)
+    stopped = labelmill("run", job)
+    assert stopped.returncode == 1
+    assert "max_failure_rate allows 5.0%: unsupported" in stopped.stderr
+    assert "Traceback" not in stopped.stderr
+    kept = rows_of(table)
+    assert 200 <= len(kept) <= 300
+    assert labelmill("run", job, "--set", "max_failure_rate=0.5").returncode == 0
+    assert Counter(row["uri"] for row in rows_of(table)) == Counter(str(path) for path in images.iterdir())
+
+
+# ---- killed at any moment, and run again ----
+
+
+def committed(table):
+    return len(DeltaTable(str(table)).file_uris()) if (table / "_delta_log").exists() else 0
+
+
+def data_files(table):
+    return list(table.glob("labelled_on=*/*.parquet"))
+
+
+MOMENTS = {
+    "the lease is taken": lambda table: list(table.glob("_labelmill/lease/*.json")),
+    "the plan is written": lambda table: list(table.glob("_labelmill/runs/*/todo-*.parquet")),
+    "a file waits for its commit": lambda table: data_files(table) and not committed(table),
+    "some are committed": committed,
+    "the last file is written": lambda table: len(data_files(table)) >= 8,
+}
+
+
+@pytest.fixture(scope="module")
+def slow_store(tmp_path_factory):
+    """Pictures that take long enough to decode that a run is caught in the middle: 512 names of a few large files."""
+    folder = tmp_path_factory.mktemp("slow")
+    noise = np.random.default_rng(0).integers(0, 256, (1100, 1100, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(noise).save(buffer, "PNG")
+    first = folder / "0000.png"
+    first.write_bytes(buffer.getvalue())
+    for index in range(1, 512):
+        os.link(first, folder / f"{index:04d}.png")
+    return folder
+
+
+def wait_for(condition, process, timeout_s=180):
+    until = time.monotonic() + timeout_s
+    while time.monotonic() < until and process.poll() is None:
+        if condition():
+            return True
+        time.sleep(0.005)
+    return False
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        pytest.param(
+            name, marks=[] if name in ("a file waits for its commit", "some are committed") else pytest.mark.long
+        )
+        for name in MOMENTS
+    ],
+)
+def test_a_killed_driver_loses_nothing_and_doubles_nothing(tmp_path, registry, slow_store, moment):
+    table, job = spec(tmp_path, registry, slow_store)
+    killed = start_labelmill("run", job, log=tmp_path / "log")
+    children = []
+    try:
+        assert wait_for(lambda: MOMENTS[moment](table), killed), (tmp_path / "log").read_text()
+        children = psutil.Process(killed.pid).children(recursive=True)
+    finally:
+        os.kill(killed.pid, signal.SIGKILL)
+        killed.wait()
+    before = {row["uri"]: row["run_id"] for row in rows_of(table)} if (table / "_delta_log").exists() else {}
+    assert len(before) < 512 or moment == "the last file is written"
+
+    finished = labelmill("run", job)
+    assert finished.returncode == 0, finished.stderr
+    rows = rows_of(table)
+    assert Counter(row["uri"] for row in rows) == Counter(str(path) for path in slow_store.iterdir())
+    assert {row["status"] for row in rows} <= FINAL
+    # What was committed before the kill was not labelled again.
+    assert {row["uri"]: row["run_id"] for row in rows if row["uri"] in before} == before
+    referenced = DeltaTable(str(table)).file_uris()
+    assert len(referenced) == len(set(referenced))
+    _, alive = psutil.wait_procs(children, timeout=30)
+    assert alive == []
+
+
+def test_a_killed_worker_repeats_its_chunk_and_no_row(tmp_path, registry, slow_store):
+    table, job = spec(tmp_path, registry, slow_store)
+    run = start_labelmill("run", job, log=tmp_path / "log")
+    for wanted in (1, 3):
+        assert wait_for(lambda wanted=wanted: len(data_files(table)) >= wanted, run), (tmp_path / "log").read_text()
+        workers = [p for p in psutil.Process(run.pid).children(recursive=True) if p.name().startswith("ray::MapWork")]
+        assert workers
+        workers[0].kill()
+    assert run.wait(240) == 0, (tmp_path / "log").read_text()
+    assert Counter(row["uri"] for row in rows_of(table)) == Counter(str(path) for path in slow_store.iterdir())
+    receipt = json.loads(next(table.glob("_labelmill/receipts/*.json")).read_text())
+    assert receipt["pictures_labelled"] == 512
+    assert receipt["outcome"] == "complete"
+
+
+def test_a_second_run_on_the_table_is_refused_and_told_of_the_first(tmp_path, registry, slow_store):
+    table, job = spec(tmp_path, registry, slow_store)
+    first = start_labelmill("run", job, log=tmp_path / "log")
+    try:
+        assert wait_for(lambda: list(table.glob("_labelmill/lease/*.beat")), first)
+        second = labelmill("run", job)
+        assert second.returncode == 1
+        assert f"process {first.pid}" in second.stderr
+        assert "Traceback" not in second.stderr
+    finally:
+        first.send_signal(signal.SIGINT)
+        first.wait(60)

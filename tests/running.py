@@ -1,0 +1,55 @@
+"""Running the command line as a user does, in processes of its own."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+__all__ = ["label_spec", "labelmill", "rows_of", "start_labelmill"]
+
+
+def environment(**more):
+    """The caller's, without a Ray cluster of its own."""
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    return environ | {name: str(value) for name, value in more.items()}
+
+
+def labelmill(*arguments, cwd=None, timeout_s=300, **environ):
+    """Run a command to its end; the result has returncode, stdout and stderr."""
+    return subprocess.run(
+        [sys.executable, "-m", "labelmill", *map(str, arguments)],
+        cwd=cwd,
+        env=environment(**environ),
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        check=False,
+    )
+
+
+def start_labelmill(*arguments, cwd=None, log=None, **environ):
+    """Start a command and leave it running; its output goes to the file `log`."""
+    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND) if log else subprocess.DEVNULL
+    return subprocess.Popen(
+        [sys.executable, "-m", "labelmill", *map(str, arguments)],
+        cwd=cwd,
+        env=environment(**environ),
+        stdout=output,
+        stderr=subprocess.STDOUT,
+    )
+
+
+def label_spec(file, **fields):
+    """Write the spec of a label job; returns its path."""
+    defaults = {"kind": "label", "name": "test", "scores": "all", "engine": "openvino"}
+    Path(file).write_text(yaml.safe_dump(defaults | {name: str(value) for name, value in fields.items()}))
+    return file
+
+
+def rows_of(table):
+    """All rows of a label table, by uri then run."""
+    from labelmill.label.table import LabelTable
+
+    return LabelTable(str(table)).query("SELECT * FROM labels ORDER BY uri, run_id")
