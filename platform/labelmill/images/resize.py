@@ -7,6 +7,8 @@ scalar code; here each step is a small float32 matrix product, which numpy hands
 """
 
 import math
+from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,63 +26,77 @@ _MAX_PRODUCT = 1 << 18
 
 
 def resize(pixels_hwc: NDArray[np.uint8], box: Box, size_px: int) -> NDArray[np.uint8]:
-    """The part of the picture in `box` (in pixels, not necessarily whole) as uint8 [size_px, size_px, 3].
+    """The part of the picture in `box` (in pixels, not necessarily whole) as uint8 [size_px, size_px, channels].
 
     The filter looks beyond the box, as far as the picture goes. So a crop and a resize in one equal the resize and the
     crop one after the other.
     """
     height_px, width_px, channels = pixels_hwc.shape
     left, top, right, bottom = box
-    rows, row_starts = _bands(height_px, top, bottom, size_px)
-    columns, column_starts = _bands(width_px, left, right, size_px)
-    first_column, end_column = column_starts[0], column_starts[-1] + columns.shape[2]
-    first_row, end_row = row_starts[0], row_starts[-1] + rows.shape[2]
-    part = pixels_hwc[first_row:end_row, first_column:end_column].astype(np.float32)
-    squeezed = _down(part.reshape(part.shape[0], -1), rows, row_starts)
-    resized = _across(squeezed, columns, column_starts, channels)[:size_px, : size_px * channels]
+    rows, columns = _bands(height_px, top, bottom, size_px), _wide_bands(width_px, left, right, size_px, channels)
+    part = pixels_hwc.reshape(height_px, -1)[rows.begin : rows.end, columns.begin : columns.end].astype(np.float32)
+    resized = _across(_down(part, rows), columns)[:size_px, : size_px * channels]
     np.clip(resized, 0, 255, out=resized)
     resized += 0.5
     return resized.astype(np.uint8).reshape(size_px, size_px, channels)
 
 
-def _down(pixels: NDArray[np.float32], bands: NDArray[np.float32], starts: list[int]) -> NDArray[np.float32]:
-    """[rows in, n] to [rows out, n]."""
-    _, block, reach = bands.shape
-    result = np.empty((len(starts) * block, pixels.shape[1]), dtype=np.float32)
+@dataclass(frozen=True, slots=True, eq=False)
+class _Bands:
+    """A banded matrix: a dense block for every few outputs, and the first input that each of them reaches."""
+
+    blocks: NDArray[np.float32]
+    starts: list[int]
+    begin: int  # the inputs that any output reaches
+    end: int
+
+
+def _down(pixels: NDArray[np.float32], bands: _Bands) -> NDArray[np.float32]:
+    """[rows in, n] to [rows out, n]. Blocks: [num, outputs, inputs]."""
+    num, block, reach = bands.blocks.shape
+    result = np.empty((num * block, pixels.shape[1]), dtype=np.float32)
     step = max(1, _MAX_PRODUCT // (block * reach))
     for at in range(0, pixels.shape[1], step):
-        for index, start in enumerate(starts):
-            first = start - starts[0]
+        for index, start in enumerate(bands.starts):
+            first = start - bands.begin
             out = result[index * block : (index + 1) * block, at : at + step]
-            np.matmul(bands[index], pixels[first : first + reach, at : at + step], out=out)
+            np.matmul(bands.blocks[index], pixels[first : first + reach, at : at + step], out=out)
     return result
 
 
-def _across(
-    pixels: NDArray[np.float32], bands: NDArray[np.float32], starts: list[int], channels: int
-) -> NDArray[np.float32]:
-    """[n, columns in * channels] to [n, columns out * channels].
-
-    The channels of a pixel lie side by side, so a weight becomes a small diagonal. Two thirds of the products are with
-    zero, and that is still cheaper than moving the channels apart and together again.
-    """
-    num, block, reach = bands.shape
-    diagonals = np.zeros((num, reach, channels, block, channels), dtype=np.float32)
-    for channel in range(channels):
-        diagonals[:, :, channel, :, channel] = bands.transpose(0, 2, 1)
-    wide = diagonals.reshape(num, reach * channels, block * channels)
-    result = np.empty((pixels.shape[0], num * block * channels), dtype=np.float32)
-    step = max(1, _MAX_PRODUCT // (wide.shape[1] * wide.shape[2]))
+def _across(pixels: NDArray[np.float32], bands: _Bands) -> NDArray[np.float32]:
+    """[n, columns in] to [n, columns out]. Blocks: [num, inputs, outputs]."""
+    num, reach, block = bands.blocks.shape
+    result = np.empty((pixels.shape[0], num * block), dtype=np.float32)
+    step = max(1, _MAX_PRODUCT // (reach * block))
     for at in range(0, pixels.shape[0], step):
-        for index, start in enumerate(starts):
-            first = (start - starts[0]) * channels
-            out = result[at : at + step, index * block * channels : (index + 1) * block * channels]
-            np.matmul(pixels[at : at + step, first : first + wide.shape[1]], wide[index], out=out)
+        for index, start in enumerate(bands.starts):
+            first = start - bands.begin
+            out = result[at : at + step, index * block : (index + 1) * block]
+            np.matmul(pixels[at : at + step, first : first + reach], bands.blocks[index], out=out)
     return result
 
 
-def _bands(length_px: int, low: float, high: float, size_px: int) -> tuple[NDArray[np.float32], list[int]]:
-    """Weights [blocks, outputs of a block, inputs it reaches] and the first input of each block."""
+def _wide_bands(length_px: int, low: float, high: float, size_px: int, channels: int) -> _Bands:
+    """Bands for rows in which the channels of a pixel lie side by side: a weight becomes a small diagonal.
+
+    Two thirds of the products are then with zero, which is still cheaper than moving the channels apart and together.
+    """
+    bands = _bands(length_px, low, high, size_px)
+    num, block, reach = bands.blocks.shape
+    blocks = np.zeros((num, reach, channels, block, channels), dtype=np.float32)
+    for channel in range(channels):
+        blocks[:, :, channel, :, channel] = bands.blocks.transpose(0, 2, 1)
+    return _Bands(
+        blocks.reshape(num, reach * channels, block * channels),
+        [start * channels for start in bands.starts],
+        bands.begin * channels,
+        bands.end * channels,
+    )
+
+
+@lru_cache(maxsize=256)  # 20 KB each; pictures of one store share a few sizes
+def _bands(length_px: int, low: float, high: float, size_px: int) -> _Bands:
     scale = (high - low) / size_px
     stretch = max(scale, 1.0)
     num = math.ceil(size_px / _BLOCK)
@@ -88,14 +104,23 @@ def _bands(length_px: int, low: float, high: float, size_px: int) -> tuple[NDArr
     centres = low + (outputs + 0.5) * scale
     first = np.maximum((centres - _SUPPORT * stretch + 0.5).astype(np.int64), 0)
     end = np.minimum((centres + _SUPPORT * stretch + 0.5).astype(np.int64), length_px)
+    inputs = first[:, None] + np.arange((end - first).max())
+    weights = _kernel((inputs - centres[:, None] + 0.5) / stretch)
+    weights[inputs >= end[:, None]] = 0.0
+    weights /= weights.sum(axis=1, keepdims=True)
     starts, ends = first[::_BLOCK], end[_BLOCK - 1 :: _BLOCK]
     reach = int((ends - starts).max())
     starts = np.minimum(starts, length_px - reach)
-    inputs = np.repeat(starts, _BLOCK)[:, None] + np.arange(reach)
-    weights = _kernel((inputs - centres[:, None] + 0.5) / stretch)
-    weights[(inputs < first[:, None]) | (inputs >= end[:, None])] = 0.0
-    weights /= weights.sum(axis=1, keepdims=True)
-    return weights.astype(np.float32).reshape(num, _BLOCK, reach), starts.tolist()
+    width = reach + weights.shape[1]  # room for the weights past the end, which are all 0
+    blocks = np.zeros(len(outputs) * width, dtype=np.float32)
+    blocks[inputs + (np.arange(len(outputs)) * width - np.repeat(starts, _BLOCK))[:, None]] = weights
+    begin = int(starts.min())
+    return _Bands(
+        np.ascontiguousarray(blocks.reshape(num, _BLOCK, width)[:, :, :reach]),
+        starts.tolist(),
+        begin,
+        int(starts.max()) + reach,
+    )
 
 
 def _kernel(distance: NDArray[np.float64]) -> NDArray[np.float64]:
