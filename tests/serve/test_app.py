@@ -125,7 +125,7 @@ def test_body_over_the_limit_is_refused_before_it_is_read(open_endpoint):
             return await client.post("/v1/label", content=content, headers={"Content-Type": "image/png"})
 
     for content in (bytes(2001), chunks()):
-        answer = asyncio.run(ask(content))
+        answer = asyncio.run(asyncio.wait_for(ask(content), 20))
         assert (answer.status_code, answer.headers["content-type"]) == (413, PROBLEM)
     assert sum(taken) <= 2200
 

@@ -67,6 +67,26 @@ def test_what_arrives_during_work_is_one_batch_although_the_wait_is_long_over():
     assert asyncio.run(scenario()) == [[0], [1, 2, 3, 4, 5]]
 
 
+def test_item_that_waited_out_a_pass_does_not_wait_again():
+    async def scenario() -> float:
+        starts, recorder = [], Recorder(takes_s=0.6)
+
+        async def work(items: Sequence[int]) -> list[int]:
+            starts.append(time.perf_counter())
+            return await recorder(items)
+
+        batcher: Batcher[int, int] = Batcher(work, max_size=16, wait_s=0.5)
+        batcher.start()
+        first = asyncio.create_task(batcher.submit(0))
+        while not starts:
+            await asyncio.sleep(0.01)
+        await asyncio.gather(first, batcher.submit(1))
+        await batcher.stop()
+        return starts[1] - starts[0]
+
+    assert asyncio.run(scenario()) < 0.9  # the pass, and not the wait after it
+
+
 def test_failed_batch_fails_its_own_items_only():
     answers = asyncio.run(submit_all(Recorder(), [1, 13, 2, 3], max_size=2, wait_s=0.01))
     assert [str(answer) for answer in answers] == ["thirteen", "thirteen", "20", "30"]
