@@ -146,6 +146,13 @@ def test_multi_class_decides_for_the_top_label_and_ties_go_to_the_first(tmp_path
     assert card.decide(np.array([0.2, 0.4, 0.4], np.float32)) == [("dog", pytest.approx(0.4))]
 
 
+def test_equal_confidences_keep_the_order_of_the_labels(tmp_path):
+    labels = tuple(f"label{index:02}" for index in range(64))
+    card = make_draft(tmp_path, labels=labels)
+    confidences = np.tile(np.array([0.5, 0.75], np.float32), 32)
+    assert tuple(label for label, _ in card.decide(confidences)) == labels[1::2] + labels[::2]
+
+
 def test_binary_decides_for_the_positive_label_or_none(tmp_path):
     card = make_draft(tmp_path, task="binary", labels=("cat",), thresholds=(0.7,))
     assert card.decide(np.array([0.71], np.float32)) == [("cat", pytest.approx(0.71))]

@@ -67,7 +67,7 @@ def compile_graph(path: Path, batch_size: int, num_threads: int | None) -> ov.Co
     options = {
         "INFERENCE_PRECISION_HINT": "f32",  # left alone, CPUs with bf16 instructions would answer in bf16
         "NUM_STREAMS": 1,
-        "ENABLE_CPU_PINNING": False,  # pinned, every single-threaded worker of a machine would sit on the same core
+        "ENABLE_CPU_PINNING": False,  # pinned, two processes of two threads each were seen on the same core
     }
     if num_threads is not None:
         options["INFERENCE_NUM_THREADS"] = num_threads
