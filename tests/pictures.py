@@ -36,7 +36,7 @@ def png_bytes(width: int = 48, height: int = 32, *, color: Colour | None = None,
 def scene(width: int, height: int, seed: int = 0) -> NDArray[np.uint8]:
     """Smooth colours that differ everywhere, as in a photograph: uint8 [height, width, 3]."""
     rng = np.random.default_rng(seed)
-    x, y = np.meshgrid(np.linspace(0, 1, width), np.linspace(0, 1, height))
+    x, y = np.linspace(0, 1, width), np.linspace(0, 1, height)[:, None]
     channels = []
     for _ in range(3):
         across, down, phase = rng.uniform(1, 7, 3)

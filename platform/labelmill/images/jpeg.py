@@ -1,7 +1,7 @@
 """JPEG through libjpeg-turbo, at the DCT scale that somebody needs.
 
-What turbo cannot turn into RGB (CMYK, YCCK, lossless, 12 bits) is left to Pillow: `open_jpeg` and `read_jpeg` then
-raise `LeaveToPillow`.
+What turbo cannot read (lossless, 12 bits, rare samplings) is left to Pillow: `open_jpeg` and `read_jpeg` then raise
+`LeaveToPillow`.
 """
 
 import math
@@ -35,6 +35,7 @@ class JpegHeader:
     width_px: int  # as stored, before the orientation is applied
     height_px: int
     orientation: int
+    four_inks: bool
 
 
 def open_jpeg(data: bytes) -> JpegHeader:
@@ -43,15 +44,13 @@ def open_jpeg(data: bytes) -> JpegHeader:
         height_px, width_px, colours, _ = simplejpeg.decode_jpeg_header(data)
     except ValueError as exc:
         raise LeaveToPillow(str(exc)) from exc
-    if colours in ("CMYK", "YCCK"):
-        raise LeaveToPillow(colours)
     orientation = 1
     for marker, segment in _segments(data):
         if marker == _APP1 and orientation == 1 and segment.startswith(b"Exif\0\0"):
             orientation = orientation_of(segment)
         elif marker == _PROGRESSIVE and _num_scans(data) > _MAX_SCANS:
             raise UnreadableError(f"the jpeg has more than {_MAX_SCANS} scans, which only an attack needs")
-    return JpegHeader(width_px, height_px, orientation)
+    return JpegHeader(width_px, height_px, orientation, four_inks=colours in ("CMYK", "YCCK"))
 
 
 def read_jpeg(data: bytes, header: JpegHeader, scale: float) -> tuple[NDArray[np.uint8], float]:
@@ -60,7 +59,7 @@ def read_jpeg(data: bytes, header: JpegHeader, scale: float) -> tuple[NDArray[np
     """
     eighths = next((eighths for eighths in _SCALES if eighths >= scale * 8), 8)
     wanted: dict[str, Any] = {
-        "colorspace": "RGB",
+        "colorspace": "CMYK" if header.four_inks else "RGB",
         "min_height": math.ceil(header.height_px * eighths / 8),
         "min_width": math.ceil(header.width_px * eighths / 8),
     }
@@ -71,7 +70,13 @@ def read_jpeg(data: bytes, header: JpegHeader, scale: float) -> tuple[NDArray[np
     # A tiny picture has the same size in pixels at several scales, and turbo then takes the smallest of them.
     if pixels_hwc.shape[0] != wanted["min_height"] or pixels_hwc.shape[1] != wanted["min_width"]:
         raise LeaveToPillow(f"{pixels_hwc.shape} where {wanted} was asked for")
-    return pixels_hwc, eighths / 8
+    return _mixed(pixels_hwc) if header.four_inks else pixels_hwc, eighths / 8
+
+
+def _mixed(inks_hwc: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """RGB of CMYK as Adobe stores it, inverted: how much light each ink lets through. Every CMYK JPEG in use is one."""
+    light = inks_hwc[..., :3].astype(np.uint16) * inks_hwc[..., 3:]
+    return ((light + 127) // 255).astype(np.uint8)
 
 
 def _decode_again(data: bytes, wanted: dict[str, Any], reason: str, cause: ValueError) -> NDArray[np.uint8]:

@@ -98,10 +98,13 @@ def _our_errors(name: str) -> Iterator[None]:
         yield
     except ImageError:
         raise
-    except (MemoryError, Image.DecompressionBombError) as exc:
+    except Image.DecompressionBombError as exc:  # some plugins look at the global limit while they decode
+        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
         raise TooLargeError(
-            f"the {name} needs more memory than there is, or than Pillow allows; make it smaller"
+            f"a {name} may have {limit:,} pixels at most, which is Pillow's limit; make it smaller"
         ) from exc
+    except MemoryError as exc:
+        raise TooLargeError(f"the {name} needs more memory than there is; make it smaller") from exc
     except Exception as exc:  # Pillow's readers raise whatever the damage makes of their code
         raise UnreadableError(f"the {name} is damaged: {_one_line(exc)}") from exc
 

@@ -1,0 +1,103 @@
+"""Training sees a random part of the picture, and the same one for the same random state."""
+
+import numpy as np
+import pytest
+
+from labelmill.errors import UnreadableError
+from labelmill.images.augment import training_box, training_pixels
+from labelmill.images.transform import Preprocessing
+from pictures import encoded, exif_bytes, jpeg_bytes
+
+PREPROCESSING = Preprocessing(32)
+
+
+def position(width: int, height: int) -> np.ndarray:
+    """Red grows to the right, green grows downwards."""
+    x, y = np.meshgrid(np.linspace(0, 255, width), np.linspace(0, 255, height))
+    return np.stack([x, y, np.full_like(x, 128)], axis=2).astype(np.uint8)
+
+
+def seen(data: bytes, seed: int, flip="none", crop_scale=(0.3, 1.0)) -> np.ndarray:
+    return training_pixels(data, PREPROCESSING, flip=flip, crop_scale=crop_scale, rng=np.random.default_rng(seed))
+
+
+def test_the_same_random_state_gives_the_same_pixels():
+    data = jpeg_bytes(120, 90)
+    assert np.array_equal(seen(data, 3, "both"), seen(data, 3, "both"))
+    assert len({seen(data, seed, "both").tobytes() for seed in range(8)}) == 8
+
+
+def test_pixels_are_what_the_network_takes():
+    pixels = seen(jpeg_bytes(301, 77), 0, "both")
+    assert (pixels.shape, pixels.dtype, pixels.flags.c_contiguous) == ((32, 32, 3), np.uint8, True)
+
+
+def test_pictures_of_any_size_take_equally_many_random_numbers():
+    after = set()
+    for size in ((120, 90), (2000, 3), (1, 1), (40, 41)):
+        rng = np.random.default_rng(0)
+        training_pixels(jpeg_bytes(*size), PREPROCESSING, flip="none", crop_scale=(0.3, 1.0), rng=rng)
+        after.add(float(rng.random()))
+    assert len(after) == 1
+
+
+@pytest.mark.parametrize("crop_scale", [(0.08, 0.2), (0.7, 1.0), (0.5, 0.5)])
+def test_boxes_keep_area_and_aspect_within_bounds(crop_scale):
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        left, top, right, bottom = training_box(400, 300, crop_scale, rng)
+        assert 0 <= left < right <= 400
+        assert 0 <= top < bottom <= 300
+        width, height = right - left, bottom - top
+        assert crop_scale[0] - 0.01 <= width * height / 120_000 <= crop_scale[1] + 0.01
+        assert 3 / 4 - 0.02 <= width / height <= 4 / 3 + 0.02
+
+
+@pytest.mark.parametrize("size", [(1000, 10), (10, 1000), (1, 1), (3, 1), (1, 4000)])
+def test_a_picture_too_long_for_any_box_gives_its_centre(size):
+    left, top, right, bottom = training_box(*size, (1.0, 1.0), np.random.default_rng(0))
+    assert 0 <= left < right <= size[0]
+    assert 0 <= top < bottom <= size[1]
+    assert abs((left + right) - size[0]) <= 1
+    assert abs((top + bottom) - size[1]) <= 1
+
+
+@pytest.mark.parametrize(("flip", "ways"), [("none", {(1, 1)}), ("horizontal", {(1, 1), (-1, 1)})])
+def test_flips_are_those_asked_for(flip, ways):
+    assert directions(flip) == ways
+
+
+def test_both_flips_in_every_direction():
+    assert directions("both") == {(1, 1), (-1, 1), (1, -1), (-1, -1)}
+
+
+def directions(flip) -> set[tuple[int, int]]:
+    """In which direction red and green grow, over many seeds."""
+    data = encoded(position(100, 80), "PNG")
+    found = set()
+    for seed in range(30):
+        pixels = seen(data, seed, flip).astype(int)
+        found.add(
+            (int(np.sign(pixels[16, -1, 0] - pixels[16, 0, 0])), int(np.sign(pixels[-1, 16, 1] - pixels[0, 16, 1])))
+        )
+    return found
+
+
+def test_the_part_shown_is_the_part_drawn():
+    for size, orientation in (((640, 480), 1), ((641, 479), 1), ((640, 480), 6)):
+        upright = size if orientation == 1 else size[::-1]
+        stored = position(*upright)
+        if orientation == 6:
+            stored = np.ascontiguousarray(np.rot90(stored, 1))
+        data = encoded(stored, "JPEG", quality=97, subsampling="4:4:4", exif=exif_bytes(orientation))
+        left, top, right, bottom = training_box(*upright, (0.3, 1.0), np.random.default_rng(5))
+        pixels = seen(data, 5).astype(float)
+        x, y = (left + right) / 2 / upright[0] * 255, (top + bottom) / 2 / upright[1] * 255
+        assert abs(pixels[:, :, 0].mean() - x) < 1
+        assert abs(pixels[:, :, 1].mean() - y) < 1
+
+
+def test_a_damaged_picture_is_an_image_error():
+    data = jpeg_bytes(200, 150)
+    with pytest.raises(UnreadableError):
+        seen(data[: len(data) // 2], 0)
