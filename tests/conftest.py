@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from typing import Any
 from uuid import uuid4
 
 import boto3
@@ -22,19 +23,36 @@ def s3_endpoint() -> Iterator[str]:
     server.stop()
 
 
+@pytest.fixture(scope="session")
+def s3_settings(s3_endpoint: str) -> dict[str, str]:
+    """The environment variables with which boto3, Ray's workers and we reach that server."""
+    settings = {
+        "AWS_ACCESS_KEY_ID": "test-key",
+        "AWS_SECRET_ACCESS_KEY": "test-secret",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_ENDPOINT_URL": s3_endpoint,
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_CONFIG_FILE": os.devnull,
+    }
+    if "LABELMILL_TEST_S3_ENDPOINT" in os.environ:
+        settings |= {name: os.environ[name] for name in list(settings)[:3] if name in os.environ}
+    return settings
+
+
+@pytest.fixture(scope="session")
+def s3_buckets(s3_settings: dict[str, str]) -> Any:
+    session = boto3.Session(*list(s3_settings.values())[:2], region_name=s3_settings["AWS_DEFAULT_REGION"])
+    return session.resource("s3", endpoint_url=s3_settings["AWS_ENDPOINT_URL"])
+
+
 @pytest.fixture
-def s3(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def s3(s3_settings: dict[str, str], s3_buckets: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The uri of a fresh bucket; the environment names its server and keys, for this process and those it starts."""
-    keys = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION")
-    known = {key: os.environ[key] for key in keys if key in os.environ}
-    settings = dict(zip(keys, ("test-key", "test-secret", "us-east-1"), strict=True))
-    settings |= known if "LABELMILL_TEST_S3_ENDPOINT" in os.environ else {}
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
-    settings |= {"AWS_ENDPOINT_URL": s3_endpoint, "AWS_EC2_METADATA_DISABLED": "true", "AWS_CONFIG_FILE": os.devnull}
-    for name, value in settings.items():
+    for name, value in s3_settings.items():
         monkeypatch.setenv(name, value)
-    bucket = boto3.Session().resource("s3").create_bucket(Bucket=f"labelmill-{uuid4().hex}")
+    bucket = s3_buckets.create_bucket(Bucket=f"labelmill-{uuid4().hex}")
     yield f"s3://{bucket.name}"
     bucket.objects.delete()
     bucket.delete()

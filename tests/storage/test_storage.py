@@ -1,6 +1,7 @@
 """One set of tests for a folder and for a real S3 server; then what only one of them can do."""
 
 import asyncio
+import json
 import multiprocessing
 import os
 import pickle
@@ -16,6 +17,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -462,6 +464,27 @@ def test_profiles_name_keys_and_endpoint(
     assert delta_options(s3)["AWS_ENDPOINT_URL"] == s3_endpoint
 
 
+def test_keys_that_expire_are_renewed_by_whoever_uses_them(
+    s3: str, s3_endpoint: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    expires = (datetime.now(UTC) + timedelta(minutes=20)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    keys = {"Version": 1, "AccessKeyId": "AWS_ACCESS_KEY_ID", "SecretAccessKey": "AWS_SECRET_ACCESS_KEY"}
+    keys = {name: os.environ.get(str(value), value) for name, value in keys.items()} | {"Expiration": expires}
+    (tmp_path / "keys.json").write_text(json.dumps(keys))
+    profile = f"[profile lab]\ncredential_process = /bin/cat {tmp_path}/keys.json\nendpoint_url = {s3_endpoint}\n"
+    (tmp_path / "config").write_text(profile)
+    for name in ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_PROFILE", "lab")
+    open_store(s3).write("x", b"1")
+    assert open_store(s3).read("x") == b"1"
+    options = delta_options(f"{s3}/table")
+    assert not {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"} & set(options)
+    write_deltalake(f"{s3}/table", pa.table({"x": [1]}), storage_options=options)
+    assert DeltaTable(f"{s3}/table", storage_options=options).version() == 0
+
+
 def test_an_unknown_profile_is_one_clear_error(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_PROFILE", "no-such-profile")
     with pytest.raises(StorageError, match="no-such-profile"):
@@ -571,7 +594,7 @@ def test_a_server_that_does_not_answer_is_unavailable_in_time(
         if listener == "mute":
             mute.listen()
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{mute.getsockname()[1]}")
-        store = open_store("s3://b", timeout_s=3)
+        store = open_store("s3://b", timeout_s=2)
         attempts: list[Callable[[], object]] = [
             lambda: store.read("x"),
             lambda: store.write_if_absent("x", b""),
@@ -582,7 +605,7 @@ def test_a_server_that_does_not_answer_is_unavailable_in_time(
             began = time.monotonic()
             with pytest.raises(UnavailableError, match=r"127\.0\.0\.1"):
                 attempt()
-            assert time.monotonic() - began < 4
+            assert time.monotonic() - began < 6  # of these, 4 for a busy machine
 
 
 def test_a_store_that_ignores_the_condition_is_found_out(monkeypatch: pytest.MonkeyPatch, s3: str) -> None:

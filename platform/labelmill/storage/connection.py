@@ -43,8 +43,7 @@ _REFUSED = {"AccessDenied", "ExpiredToken", "InvalidAccessKeyId", "InvalidToken"
 def delta_options(uri: str) -> dict[str, str]:
     """`storage_options` for `deltalake`, so that a table lies where a Store of the same uri would put it.
 
-    Keys that expire are left out: deltalake then walks the same chain as boto3 itself, and renews them, as a copy
-    would not.
+    Keys that expire are left out: deltalake then walks boto3's chain itself and renews them, as a copy would not.
     """
     client = client_for(60.0, current_environment())
     credentials = _credentials(_session(current_environment()))
@@ -57,7 +56,9 @@ def delta_options(uri: str) -> dict[str, str]:
         "AWS_VIRTUAL_HOSTED_STYLE_REQUEST": "false",
         "AWS_CONDITIONAL_PUT": "etag",
     }
-    if not isinstance(credentials, RefreshableCredentials):
+    if isinstance(credentials, RefreshableCredentials):
+        options["AWS_FORCE_CREDENTIAL_LOAD"] = "true"  # where an endpoint is given, it asks the instance only
+    else:
         frozen = credentials.get_frozen_credentials()
         options |= {"AWS_ACCESS_KEY_ID": frozen.access_key, "AWS_SECRET_ACCESS_KEY": frozen.secret_key}
         options |= {"AWS_SESSION_TOKEN": frozen.token} if frozen.token else {}
