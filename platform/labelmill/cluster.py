@@ -42,27 +42,27 @@ class Resources:
 
 
 @contextmanager
-def connect(*, num_cpus: int | None = None) -> Iterator[Resources]:
+def connect(*, num_cpus: int | None = None, show_workers_output: bool = False) -> Iterator[Resources]:
     """Connect this process to Ray and yield what there is to run on; disconnect, or end the local Ray, on the way out.
 
     With RAY_ADDRESS set, attaches to that cluster with the caller's own RAY_AUTH_* settings. Without it, starts a local
     Ray with `num_cpus` (default: the cores of this machine), whose every port is on loopback, and wants a token that
-    lies in a file only this user can read.
+    lies in a file only this user can read. `show_workers_output` prints on this terminal what its workers print.
 
     ClusterError: Ray did not start, or did not answer.
     """
     os.environ.update({name: value for name, value in _QUIET.items() if name not in os.environ})
     address = os.environ.get("RAY_ADDRESS")
     if address and address != "local":
-        with _attached(address) as resources:
+        with _attached(address, show_workers_output) as resources:
             yield resources
     else:
-        with _local(num_cpus) as resources:
+        with _local(num_cpus, show_workers_output) as resources:
             yield resources
 
 
 @contextmanager
-def _attached(address: str) -> Iterator[Resources]:
+def _attached(address: str, show_workers_output: bool) -> Iterator[Resources]:
     if address.startswith("ray://"):
         raise ClusterError(
             f"RAY_ADDRESS is {address!r}, a Ray Client address, over which Ray Data and Ray Train do not run. "
@@ -70,7 +70,7 @@ def _attached(address: str) -> Iterator[Resources]:
         )
     ray = _import_ray()
     try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        ray.init(address=address, log_to_driver=show_workers_output, logging_level=logging.ERROR)
     except Exception as exc:
         raise ClusterError(
             f"no Ray answered at RAY_ADDRESS={address!r}: {_first_line(exc)}. "
@@ -83,7 +83,7 @@ def _attached(address: str) -> Iterator[Resources]:
 
 
 @contextmanager
-def _local(num_cpus: int | None) -> Iterator[Resources]:
+def _local(num_cpus: int | None, show_workers_output: bool) -> Iterator[Resources]:
     if "ray" in sys.modules and not _token.cache_info().currsize:
         raise ClusterError(
             "Ray was imported before labelmill could set it up for this process: start the job before `import ray`, "
@@ -94,14 +94,15 @@ def _local(num_cpus: int | None) -> Iterator[Resources]:
     with _environment(_private_settings(folder)):
         ray = _import_ray()
         try:
-            ray.init(
-                address="local",
-                num_cpus=num_cpus,
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                _temp_dir=str(folder / "ray"),
-            )
+            with _native_messages_to(folder / "start.log"):
+                ray.init(
+                    address="local",
+                    num_cpus=num_cpus,
+                    include_dashboard=False,
+                    log_to_driver=show_workers_output,
+                    logging_level=logging.ERROR,
+                    _temp_dir=str(folder / "ray"),
+                )
         except Exception as exc:
             raise ClusterError(f"Ray did not start on this machine: {_first_line(exc)}. Its logs: {folder}") from exc
         try:
@@ -109,6 +110,21 @@ def _local(num_cpus: int | None) -> Iterator[Resources]:
         finally:
             ray.shutdown()
             shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _native_messages_to(file: Path) -> Iterator[None]:
+    """Ray's C++ side announces its log level on stderr, whatever that level is."""
+    sys.stderr.flush()
+    terminal = os.dup(2)
+    target = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    try:
+        os.dup2(target, 2)
+        yield
+    finally:
+        os.dup2(terminal, 2)
+        os.close(terminal)
+        os.close(target)
 
 
 def _private_settings(folder: Path) -> dict[str, str]:

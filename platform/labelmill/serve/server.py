@@ -34,7 +34,7 @@ def run(loaded: LoadedSpec) -> None:
     assert isinstance(spec, ServeSpec)
     Registry(spec.registry).resolve(spec.model).weights_path()  # what is wrong with the model is said before Ray starts
     _check_address(spec.host, spec.port)
-    with _stopped_by_signals(), _environment(spec), connect() as resources:
+    with _stopped_by_signals(), _environment(spec), connect(show_workers_output=True) as resources:
         _take_signals()  # Ray has put its own handlers in place
         with _serving(spec, resources):
             sys.stdout.write(f"{spec.name} serves {spec.model} at {_page_address(spec)}\n")

@@ -7,6 +7,7 @@ resnet18 34, 34, 36, 31; efficientnet_b0 57, 65, 67, 62.
 """
 
 import fcntl
+import hashlib
 import json
 import os
 import subprocess
@@ -21,7 +22,7 @@ import openvino as ov
 from numpy.typing import NDArray
 
 from labelmill.errors import BundleError
-from labelmill.model.bundle import Bundle, cache_folder
+from labelmill.model.bundle import WEIGHTS_NAME, Bundle, cache_folder
 
 __all__ = ["BATCH_SIZE", "GRAPH_NAME", "OpenVinoEngine", "compile_graph", "converted_graph"]
 
@@ -75,12 +76,13 @@ def compile_graph(path: Path, batch_size: int, num_threads: int | None) -> ov.Co
 
 
 def converted_graph(bundle: Bundle) -> Path:
-    """The bundle as an OpenVINO graph on this machine: converted once per bundle and OpenVINO version.
+    """The bundle's network as an OpenVINO graph on this machine: converted once per content and OpenVINO version.
 
-    Any number of processes may ask at once: one converts, the others wait for it.
+    Any number of processes may ask at once: one converts, the others wait for it. What is converted while a model is
+    measured serves the published bundle as well, and so does one that differs in its thresholds alone.
     """
     version = ov.get_version().partition("-")[0]
-    folder = cache_folder() / "openvino" / f"{bundle.digest}-{version}-{_CONVERSION}"
+    folder = cache_folder() / "openvino" / f"{_network_digest(bundle)}-{version}-{_CONVERSION}"
     graph = folder / GRAPH_NAME
     if graph.is_file():
         return graph
@@ -89,6 +91,17 @@ def converted_graph(bundle: Bundle) -> Path:
         if not graph.is_file():
             _convert_in_child(bundle, folder)
     return graph
+
+
+def _network_digest(bundle: Bundle) -> str:
+    """sha256 of all that decides the graph."""
+    content = {
+        "architecture": bundle.architecture,
+        "num_logits": len(bundle.labels),
+        "preprocessing": bundle.preprocessing.to_json(),
+        "weights": bundle.files[WEIGHTS_NAME].sha256,
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 @contextmanager
