@@ -310,8 +310,20 @@ def demo_command() -> None:
 
 
 def _log_to_stderr() -> None:
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.WARNING)
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Plain("%(asctime)s  %(message)s", "%H:%M:%S"))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
     logging.getLogger("labelmill").setLevel(logging.INFO)
+
+
+class _Plain(logging.Formatter):
+    """What our own code has to say, for a person; where anything else speaks, or warns, it is named."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = printable(super().format(record))
+        if record.levelno == logging.INFO:
+            return text
+        return f"{text}  ({record.levelname.lower()} of {record.name})"
 
 
 def _console() -> "Console":

@@ -25,8 +25,8 @@ _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    # Its C++ side speaks of errors that it then mends by itself, on the terminal of the job.
-    "RAY_BACKEND_LOG_LEVEL": "fatal",
+    "RAY_COLOR_PREFIX": "0",
+    "GRPC_VERBOSITY": "ERROR",
     # A pipeline that makes no progress at all is a defect: say so in minutes, not in Ray's half an hour.
     "RAY_DATA_EXECUTION_NO_PROGRESS_TIMEOUT_S": "600",
 }
@@ -51,7 +51,9 @@ def connect(*, num_cpus: int | None = None, show_workers_output: bool = False) -
 
     ClusterError: Ray did not start, or did not answer.
     """
-    os.environ.update({name: value for name, value in _QUIET.items() if name not in os.environ})
+    # Ray's C++ side writes errors that it then mends by itself on the terminal of the job.
+    quiet = _QUIET if show_workers_output else _QUIET | {"RAY_BACKEND_LOG_LEVEL": "fatal"}
+    os.environ.update({name: value for name, value in quiet.items() if name not in os.environ})
     address = os.environ.get("RAY_ADDRESS")
     if address and address != "local":
         with _attached(address, show_workers_output) as resources:

@@ -172,15 +172,17 @@ class _Run:
 
     def _show_progress(self, todo: Todo, labelling_s: float) -> None:
         done = self.receipt.pictures_labelled
+        if not done:
+            logger.info("waiting for the first pictures: the workers load the model")
+            return
         rate = done / labelling_s
-        left = f"{(todo.num_rows - done) / rate:,.0f} s left" if done else "time left not known yet"
         logger.info(
-            "%s of %s (%.0f%%), %.0f pictures/s, %s, %s failed",
+            "%s of %s (%.0f%%), %.0f pictures/s, %.0f s left, %s failed",
             f"{done:,}",
             f"{todo.num_rows:,}",
             100 * done / todo.num_rows,
             rate,
-            left,
+            (todo.num_rows - done) / rate,
             f"{self.receipt.failed:,}",
         )
 
