@@ -2,6 +2,11 @@
 
 Each worker owns a fixed share of the pictures, so what it has fetched once it can keep: encoded pictures stay in memory
 up to a limit, and only decoding and augmentation happen again in every epoch.
+
+A thread beside the network, and not a Ray Data pipeline, because an epoch of a small set is shorter than what a
+pipeline needs to start. Measured on 2 busy cores, 3,200 JPEGs of 48 to 64 px for two workers, decoding alone: 2.3 s an
+epoch here, 4.2 to 7.8 s through `map_batches` and `streaming_split`, whose first batch took 8 s. libjpeg-turbo and
+numpy let go of the interpreter while they work.
 """
 
 import queue

@@ -1,13 +1,17 @@
 """Train on Ray: start the workers, show each epoch, start again where a lost worker left off."""
 
+import importlib
 import logging
+import os
 import tempfile
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from labelmill.cluster import Resources, connect
-from labelmill.errors import ClusterError, LabelmillError, StorageError
+from labelmill.errors import ClusterError, DataError, LabelmillError, StorageError
 from labelmill.spec import Range, Workers
 from labelmill.train.data import TrainingSet
 from labelmill.train.job import Job
@@ -31,23 +35,35 @@ def fit(job: Job, training_set: TrainingSet) -> None:
     last complete one, and gives up after three losses without a complete epoch between them. Ctrl-C ends it at once.
     ClusterError: Ray does not start, or has not what the workers ask for. DataError: as the loop says.
     """
-    with connect() as resources:
+    _check_batch(job, len(training_set.train))
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")  # how soon Ray sees that the workers are done
+    with ThreadPoolExecutor(1) as early, ExitStack() as stack:
+        # Ray's start is mostly waiting, and Ray Train is about to import torch into this process, too.
+        early.submit(importlib.import_module, "torch")
+        resources = stack.enter_context(connect())
         _check_resources(job.spec.workers, resources)
         import ray
 
-        examples = ray.put((training_set.train, training_set.validation))
         watch = _Watch(job)
-        failures_at: list[int] = []
-        while (failure := _attempt(job, examples, watch)) is not None:
-            failures_at.append(watch.num_epochs)
-            if failures_at.count(watch.num_epochs) >= _MAX_FAILURES_WITHOUT_PROGRESS:
-                raise ClusterError(
-                    f"training workers failed {_MAX_FAILURES_WITHOUT_PROGRESS} times in epoch {watch.num_epochs + 1}: "
-                    f"{_last_line(failure)}. What was trained before is kept: run the same spec again to go on."
-                ) from failure
-            logger.warning(
-                "a training worker was lost (%s); going on after epoch %d", _last_line(failure), watch.num_epochs
-            )
+        try:
+            _attempt_until_done(job, ray.put((training_set.train, training_set.validation)), watch)
+        except KeyboardInterrupt:
+            logger.info("stopped after epoch %d; run the same spec again to go on from there", watch.num_epochs)
+            raise
+
+
+def _attempt_until_done(job: Job, examples: object, watch: "_Watch") -> None:
+    failures_at: list[int] = []
+    while (failure := _attempt(job, examples, watch)) is not None:
+        failures_at.append(watch.num_epochs)
+        if failures_at.count(watch.num_epochs) >= _MAX_FAILURES_WITHOUT_PROGRESS:
+            raise ClusterError(
+                f"training workers failed {_MAX_FAILURES_WITHOUT_PROGRESS} times in epoch {watch.num_epochs + 1}: "
+                f"{_last_line(failure)}. What was trained before is kept: run the same spec again to go on."
+            ) from failure
+        logger.warning(
+            "a training worker was lost (%s); going on after epoch %d", _last_line(failure), watch.num_epochs
+        )
 
 
 class _Watch:
@@ -141,6 +157,17 @@ def _trainer(job: Job, examples: object, folder: Path) -> "TorchTrainer":
         # Checkpoints are ours, in the run's folder; Ray keeps its own notes in a folder that ends with this attempt.
         run_config=ray.train.RunConfig(name="run", storage_path=str(folder)),
     )
+
+
+def _check_batch(job: Job, num_pictures: int) -> None:
+    """Every worker needs a picture at every step."""
+    count, batch_size = job.spec.workers.count, min(job.spec.optimize.batch_size, num_pictures)
+    num_workers = count.max if isinstance(count, Range) else count
+    if batch_size < num_workers:
+        raise DataError(
+            f"{num_workers} workers cannot share batches of {batch_size} (optimize.batch_size "
+            f"{job.spec.optimize.batch_size}, {num_pictures} training pictures). Lower workers.count, or raise it."
+        )
 
 
 def _check_resources(workers: Workers, resources: Resources) -> None:
