@@ -73,6 +73,7 @@ def decode(data: bytes, *, min_side_px: int | None = None, max_pixels: int = MAX
 
     Raises UnsupportedError (no format on the list), TooLargeError (more pixels than `max_pixels`; decided from the
     header, before any decoding) or UnreadableError (empty, truncated, damaged), and nothing else.
+    Pillow itself holds TIFF and WebP to 178,956,970 pixels.
     """
     picture = open_picture(data, max_pixels=max_pixels)
     shorter_px = min(picture.width_px, picture.height_px)
