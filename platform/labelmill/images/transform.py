@@ -1,7 +1,7 @@
 """The one evaluation transform: validation, bulk, serving and evaluation all get their pixels here.
 
 Measured against Pillow and torchvision (full decode, Resize, CenterCrop) to 224 px, in pictures per CPU-second, on a
-busy 2-core AVX2 container (tests/benchmarks/decode.py):
+busy 2-core container with AVX-512 (tests/benchmarks/decode.py):
 
     200 photographs, mostly 500 x 375, crop 0.875   270 to 330 against 149 to 179: 1.7 to 1.9 times; difference 0.19
     the same, crop 0.95                             255 to 320 against 145 to 190: 1.6 to 1.8 times; difference 0.18
@@ -9,7 +9,8 @@ busy 2-core AVX2 container (tests/benchmarks/decode.py):
     4000 x 3000 progressive JPEG                    7.9 against 3.3: 2.4 times; difference 0.19
 
 Differences are mean absolute ones, in levels of 255. At 32 to 160 px, where smaller DCT scales come in, they are 0.2 to
-1.0. Of the 3 ms a 500 x 375 photograph takes, 1.9 ms are libjpeg-turbo's.
+1.0. With the AVX2 kernels of OpenBLAS (OPENBLAS_CORETYPE=Haswell) the first line is 1.65 times. Of the 3 to 3.5 ms that
+a 500 x 375 photograph takes, 1.9 ms are libjpeg-turbo's.
 """
 
 import math
