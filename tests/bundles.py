@@ -50,8 +50,10 @@ def spread_answers(network, image_size_px):
     says the same to everything, and no test would see one answer mistaken for another."""
     *_, last = (module for module in network.modules() if isinstance(module, torch.nn.Linear))
     pixels = torch.randn(32, 3, 4, 4).repeat_interleave(image_size_px // 4, 2).repeat_interleave(image_size_px // 4, 3)
+    if not last.weight.any():  # torchvision's transformers begin with a head of zeros
+        last.weight.normal_()
     logits = network.eval()(pixels)
-    scale = 2 / logits.std(dim=0)
+    scale = 2 / logits.std(dim=0).clamp(min=1e-6)
     last.bias.copy_((last.bias - logits.mean(dim=0)) * scale)
     last.weight.mul_(scale[:, None])
 

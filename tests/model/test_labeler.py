@@ -161,7 +161,12 @@ def lock_of(graph):
 
 @pytest.mark.parametrize(
     ("architecture", "image_size_px"),
-    [("timm/mobilenetv3_small_050", 64), ("timm/test_convnext", 64), ("torchvision/resnet18", 48)],
+    [
+        ("timm/mobilenetv3_small_050", 64),
+        ("timm/test_convnext", 64),
+        ("torchvision/resnet18", 48),
+        pytest.param("torchvision/vit_b_32", 64, marks=pytest.mark.long),
+    ],
 )
 def test_other_families_convert_to_what_torch_computes(tmp_path, architecture, image_size_px):
     torch.manual_seed(0)

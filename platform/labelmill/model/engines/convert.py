@@ -30,6 +30,9 @@ def convert(module: PixelsToLogits, image_size_px: int, folder: Path) -> None:
     """Write the module as a float32 graph into a new folder, provided it computes the same logits as the module."""
     shape = (image_size_px, image_size_px, 3)
     example = torch.zeros(2, *shape, dtype=torch.uint8)
+    torch.backends.mha.set_fastpath_enabled(
+        False
+    )  # torchvision's transformers: a fused operator OpenVINO does not know
     graph = ov.convert_model(module, example_input=example, input=[(-1, *shape)])
     aside = Path(tempfile.mkdtemp(prefix=f"{folder.name}-", dir=folder.parent))
     try:
