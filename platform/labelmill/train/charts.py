@@ -1,5 +1,6 @@
 """Line charts as SVG text, to stand in a page."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -51,8 +52,16 @@ def _grid(low: float, high: float, last_epoch: float) -> str:
         y = _TOP + part / 4 * (_HEIGHT - _TOP - _BOTTOM)
         value = high - part / 4 * (high - low)
         parts.append(f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(f'<text x="{_LEFT - 6}" y="{y + 3.5:.1f}" text-anchor="end">{value:.3g}</text>')
+        parts.append(f'<text x="{_LEFT - 6}" y="{y + 3.5:.1f}" text-anchor="end">{_tick(value, high - low)}</text>')
     for epoch in sorted({0, round(last_epoch / 2), round(last_epoch)}):
         x = _LEFT + epoch / last_epoch * (_WIDTH - _LEFT - _RIGHT)
         parts.append(f'<text x="{x:.1f}" y="{_HEIGHT - 8}" text-anchor="middle">{epoch}</text>')
     return "".join(parts)
+
+
+def _tick(value: float, span: float) -> str:
+    """As many digits as it takes to tell one grid line from the next, and short enough for the margin."""
+    if span < 0.02 and abs(value) < 0.1:
+        return f"{value:.1e}".replace("e-0", "e-") if abs(value) > span / 100 else "0"
+    decimals = max(0, 1 - math.floor(math.log10(span / 4)))
+    return f"{value:.{min(decimals, 5)}f}"
