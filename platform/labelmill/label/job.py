@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from labelmill.cluster import connect
 from labelmill.errors import FailureBudgetError, SpecError
 from labelmill.label.lease import Lease, hold_lease
-from labelmill.label.plan import Todo, plan_todo, settings_digest
+from labelmill.label.plan import Todo, check_not_empty, plan_todo, settings_digest
 from labelmill.label.receipt import Receipt
 from labelmill.label.stage import Chunk, Stage
 from labelmill.label.table import DataFile, LabelTable, TableWriter
@@ -45,7 +45,8 @@ def run(loaded: LoadedSpec) -> Receipt:
     if not isinstance(spec, LabelSpec):
         raise SpecError(f"{loaded.path}: expected kind: label, got {spec.kind!r}")
     bundle = Registry(spec.registry).resolve(spec.model)
-    bundle.weights_path()  # a damaged bundle ends the run here, before anything is touched
+    bundle.verify()  # a damaged bundle, or a store with nothing in it, ends the run before anything is touched
+    check_not_empty(open_store(spec.images))
     aside = open_store(open_store(spec.output).address("_labelmill"))
     with TreeUsage() as usage, hold_lease(aside, spec.name) as lease:
         return _Run(loaded, spec, bundle, aside, lease, usage).go()

@@ -25,7 +25,7 @@ from labelmill.label.row import FINAL
 from labelmill.label.table import LabelTable
 from labelmill.storage import LISTING_SCHEMA, Store, open_store
 
-__all__ = ["Todo", "list_pictures", "plan_todo", "settings_digest"]
+__all__ = ["Todo", "check_not_empty", "list_pictures", "plan_todo", "settings_digest"]
 
 _CHUNKS_A_PART = 16
 _MEMORY = "2GB"
@@ -73,13 +73,16 @@ def settings_digest(*, scores: str, max_pixels: int) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 
+def check_not_empty(images: Store) -> None:
+    """NotFoundError when there is nothing to label: a wrong prefix looks just like that."""
+    if not any(batch.num_rows for batch in images.list()):
+        raise NotFoundError(f"expected pictures in {images.uri}, found no object at all. Check `images` in the spec.")
+
+
 def list_pictures(images: Store, file: Path) -> int:
     """Stream the listing of the store to a Parquet file; returns how many objects it holds."""
     with pq.ParquetWriter(file, LISTING_SCHEMA, compression="zstd") as writer:
-        count = _write_batches(writer, images.list())
-    if not count:
-        raise NotFoundError(f"expected pictures in {images.uri}, found no object at all. Check `images` in the spec.")
-    return count
+        return _write_batches(writer, images.list())
 
 
 def plan_todo(

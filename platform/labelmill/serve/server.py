@@ -32,7 +32,7 @@ def run(loaded: LoadedSpec) -> None:
     """
     spec = loaded.spec
     assert isinstance(spec, ServeSpec)
-    Registry(spec.registry).resolve(spec.model).weights_path()  # what is wrong with the model is said before Ray starts
+    Registry(spec.registry).resolve(spec.model).verify()  # what is wrong with the model is said before Ray starts
     _check_address(spec.host, spec.port)
     with _stopped_by_signals(), _environment(spec), connect(show_workers_output=True) as resources:
         _take_signals()  # Ray has put its own handlers in place
