@@ -118,14 +118,15 @@ def test_a_mistake_names_line_field_expectation_and_value(write, change, message
         (
             "./registry",
             "S3://bucket/models",
-            "job.yaml:3: registry: expected a folder, file://, s3://, gs:// or az://, got 'S3://bucket/models': "
+            "job.yaml:3: registry: expected a folder, file:// or s3://, got 'S3://bucket/models': "
             "did you mean s3://bucket/models?",
         ),
         (
             "./registry",
             "https://host/models",
-            "job.yaml:3: registry: expected a folder, file://, s3://, gs:// or az://, got 'https://host/models'",
+            "job.yaml:3: registry: expected a folder, file:// or s3://, got 'https://host/models'",
         ),
+        ("./registry", "gs://b/x", "job.yaml:3: registry: expected a folder, file:// or s3://, got 'gs://b/x'"),
         ("./registry", "file://models", "job.yaml:3: registry: expected file:///<folder>, got 'file://models'"),
         ("./registry", "s3://", "job.yaml:3: registry: expected s3://<bucket>/<prefix>, got 's3://'"),
         (

@@ -27,8 +27,8 @@ __all__ = [
 NAME_PATTERN = r"[a-z0-9][a-z0-9_.-]*"
 NAME_RULE = "a name of lower-case letters, digits, '_', '.' and '-' that starts with a letter or digit"
 MAX_NAME_LENGTH = 128
-SCHEMES = ("file", "s3", "gs", "az")
-URI_RULE = "a folder, file://, s3://, gs:// or az://"
+SCHEMES = ("file", "s3")
+URI_RULE = "a folder, file:// or s3://"
 
 
 class Part(BaseModel):

@@ -38,10 +38,13 @@ class TrainResult:
     def __str__(self) -> str:
         headline = self.bundle.metrics["headline"]
         measured = self.bundle.metrics[headline["split"]]
+        names = [
+            name for name in dict.fromkeys((headline["name"], "accuracy", "macro_f1")) if measured[name] is not None
+        ]
+        numbers = [f"{name} {measured[name]:.4f}" for name in names]
         lines = [
             f"{self.bundle.reference}  {self.bundle.architecture}, {len(self.bundle.labels)} labels",
-            f"  {headline['split']}: {headline['name']} {headline['value']:.4f}, accuracy {measured['accuracy']:.4f} "
-            f"on {measured['num_pictures']} pictures",
+            f"  {headline['split']}: {', '.join(numbers)} on {measured['num_pictures']} pictures",
             f"  report: {self.bundle.uri}/{REPORT_NAME}",
         ]
         if self.promotion is None:
