@@ -108,6 +108,12 @@ def test_more_than_this_machine_has_is_refused_before_anything_waits_for_it(tmp_
         run(spec_file(tmp_path, workers={"count": 2, "cpus": 400}))
 
 
+def test_batches_too_small_to_share_are_refused_before_ray_starts(tmp_path: Path):
+    write_labels(tmp_path / "labels.csv", write_shapes(tmp_path / "images", 30))
+    with pytest.raises(DataError, match=r"17 workers cannot share batches of 16 .*Lower workers.count"):
+        run(spec_file(tmp_path, workers={"count": {"min": 1, "max": 17}}))
+
+
 @pytest.mark.long
 def test_folders_are_classes_for_as_many_workers_as_there_is_room_for(tmp_path: Path):
     for name, labels in write_shapes(tmp_path / "flat", 150, one_label=True).items():

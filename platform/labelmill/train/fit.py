@@ -36,12 +36,14 @@ def fit(job: Job, training_set: TrainingSet) -> None:
     ClusterError: Ray does not start, or has not what the workers ask for. DataError: as the loop says.
     """
     _check_batch(job, len(training_set.train))
-    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")  # how soon Ray sees that the workers are done
     with ThreadPoolExecutor(1) as early, ExitStack() as stack:
         # Ray's start is mostly waiting, and Ray Train is about to import torch into this process, too.
         early.submit(importlib.import_module, "torch")
         resources = stack.enter_context(connect())
         _check_resources(job.spec.workers, resources)
+        os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "1")  # how soon Ray sees that the workers are done
+        if resources.local:  # nobody takes this machine's node away: spare an actor, 4 s of CPU while the workers start
+            os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
         import ray
 
         watch = _Watch(job)
