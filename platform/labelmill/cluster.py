@@ -139,6 +139,8 @@ def _private_settings(folder: Path) -> dict[str, str]:
         # What Ray does by itself on macOS and Windows: take 127.0.0.1 for this node's address. Otherwise a dozen of its
         # ports listen on every interface, and those of its metrics ask for no token.
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        # Ray would run its workers at niceness 15, below everything else on the machine: they are what it is for.
+        "RAY_worker_niceness": "0",
     }
 
 

@@ -178,7 +178,7 @@ def _count_or_range(value: Any) -> str:
 
 
 class Workers(Part):
-    """The training processes. The tasks that read and decode need what is left."""
+    """The training processes. Each reads and decodes its own share of the pictures."""
 
     count: Annotated[
         Annotated[Whole, Field(ge=1), Tag("<number>")] | Annotated[Range, Tag("<range>")],
