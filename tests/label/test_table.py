@@ -179,4 +179,3 @@ def test_data_files_are_plain_parquet(uri: str) -> None:
     path = Path(uri) / file.path
     assert path.stat().st_size == file.size_bytes
     assert pq.read_table(path, schema=DATA_SCHEMA).num_rows == 1
-    assert DataFile.from_json(file.to_json()) == file

@@ -88,6 +88,11 @@ class _Run:
             workers = plan_workers(resources, self.spec.engine, todo.num_chunks)
             logger.info("labelling by %s", workers)
             self.receipt.workers = str(workers)
+            if not workers.gpus and self.spec.engine != "torch":
+                # Once, before the workers ask for it; and a network that OpenVINO cannot take is told of here.
+                from labelmill.model.engines.openvino_engine import converted_graph
+
+                converted_graph(self.bundle)
             try:
                 self._label(label_chunks(self._stage(todo, int(workers.cpus)), workers), todo)
             except BaseException:
@@ -99,6 +104,8 @@ class _Run:
         return self._close("complete")
 
     def _plan(self) -> Todo:
+        for key in self.aside.keys("runs/"):
+            self.aside.delete(key)  # what a run that was killed left; the lease says that it is over
         todo = plan_todo(
             self.images,
             LabelTable(self.spec.output),

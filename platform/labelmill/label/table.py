@@ -16,7 +16,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any
 from urllib.parse import unquote
@@ -52,13 +52,6 @@ class DataFile:
     size_bytes: int
     labelled_on: str
     statistics: str  # JSON as Delta's protocol defines it: https://github.com/delta-io/delta/blob/master/PROTOCOL.md
-
-    def to_json(self) -> str:
-        return json.dumps(asdict(self))
-
-    @classmethod
-    def from_json(cls, text: str) -> DataFile:
-        return cls(**json.loads(text))
 
     def action(self) -> AddAction:
         now_ms = int(time.time() * 1000)

@@ -195,7 +195,7 @@ class Registry:
         hint = f"did you mean {name}@{near[0]}? " if near else ""
         return RegistryError(
             f"no {name}@{version} in {self.uri}: {hint}versions: {self._list_versions(name)}; "
-            f"aliases: {', '.join(aliases) or 'none'}."
+            f"aliases: {', '.join(aliases) or f'none; labelmill models promote {name}@<version> makes one'}."
         )
 
     def _list_versions(self, name: str) -> str:
