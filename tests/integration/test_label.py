@@ -219,12 +219,7 @@ def wait_for(condition, process, timeout_s=180):
 
 @pytest.mark.parametrize(
     "moment",
-    [
-        pytest.param(
-            name, marks=[] if name in ("a file waits for its commit", "some are committed") else pytest.mark.long
-        )
-        for name in MOMENTS
-    ],
+    [pytest.param(name, marks=[] if name == "some are committed" else pytest.mark.long) for name in MOMENTS],
 )
 def test_a_killed_driver_loses_nothing_and_doubles_nothing(tmp_path, registry, slow_store, moment):
     table, job = spec(tmp_path, registry, slow_store)
