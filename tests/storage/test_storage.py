@@ -13,6 +13,7 @@ import tempfile
 import threading
 import time
 import unicodedata
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -684,7 +685,15 @@ def server(
 def moto_checks_keys(endpoint: str) -> Iterator[None]:
     def after(requests: bytes) -> None:
         url, head = f"{endpoint}/moto-api/reset-auth", {"Content-Type": "text/plain"}
-        urllib.request.urlopen(urllib.request.Request(url, data=requests, headers=head)).read()
+        for pause_s in (0.2, 0.5, 1.0, 2.0, 0.0):  # late in a long session it was once seen to refuse a connection
+            try:
+                urllib.request.urlopen(urllib.request.Request(url, data=requests, headers=head)).read()
+            except urllib.error.URLError:
+                if not pause_s:
+                    raise
+                time.sleep(pause_s)
+            else:
+                return
 
     after(b"0")
     try:
