@@ -35,7 +35,7 @@ class Receipt:
     commits: int = 0
     files: int = 0
     wall_s: float = 0.0
-    labelling_s: float = 0.0  # from the first finished chunk to the last
+    labelling_s: float = 0.0  # from when the workers were asked for to the last commit
     pictures_per_s: float = 0.0  # over the whole run, its start included
     cpu_s: float = 0.0
     cpu_s_per_1000: float = 0.0
