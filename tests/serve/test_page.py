@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 import uvicorn
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page, expect, sync_playwright
 
 from labelmill.serve.app import build_app
 from labelmill.serve.auth import digest_key, loopback_hosts
@@ -76,7 +76,7 @@ def choose(page: Page, *files: tuple[str, bytes]) -> None:
 def test_pictures_get_their_labels_and_bad_ones_their_reason(page, serve_page, png, loaded_once):
     page.goto(serve_page())
     choose(page, ("first.png", png(1)), ("broken.png", png(2)[:300]), ("third.png", png(3)))
-    page.wait_for_function("document.querySelectorAll('.card:not(.waiting)').length === 3")
+    expect(page.locator(".card:not(.waiting)")).to_have_count(3)
     assert page.locator("h2").all_inner_texts() == ["first.png", "broken.png", "third.png"]
     assert page.locator(".status").nth(1).inner_text() == "unreadable"
     assert page.locator(".problem").nth(1).is_visible()
