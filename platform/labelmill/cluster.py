@@ -16,7 +16,7 @@ from types import ModuleType
 
 from labelmill.errors import ClusterError
 
-__all__ = ["Resources", "connect"]
+__all__ = ["Resources", "connect", "resources_at_hand"]
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +39,26 @@ class Resources:
     cpus: int
     gpus: int
     local: bool
+
+
+def resources_at_hand() -> Resources:
+    """What `connect` would give: asked of the cluster that RAY_ADDRESS names, or counted here without starting a Ray.
+
+    ClusterError: the cluster did not answer.
+    """
+    if os.environ.get("RAY_ADDRESS", "local") not in ("", "local"):
+        with connect() as resources:
+            return resources
+    gpus = len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
+    return Resources(cpus=_cores(), gpus=gpus, local=True)
+
+
+def _cores() -> int:
+    """As Ray counts them: what the container may use, where it is one with a quota."""
+    quota = Path("/sys/fs/cgroup/cpu.max")
+    given, _, period = quota.read_text().strip().partition(" ") if quota.exists() else ("max", "", "")
+    cores = os.cpu_count() or 1
+    return cores if given == "max" else max(1, min(cores, int(given) // int(period)))
 
 
 @contextmanager

@@ -11,27 +11,36 @@ import queue
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
-from labelmill.cluster import connect
+from labelmill.cluster import Resources, connect
 from labelmill.errors import FailureBudgetError, SpecError
+from labelmill.label.clock import Clock
 from labelmill.label.lease import Lease, hold_lease
+from labelmill.label.ledger import write_receipt
 from labelmill.label.plan import Todo, check_not_empty, plan_todo, settings_digest
+from labelmill.label.progress import show_progress
 from labelmill.label.receipt import Receipt
+from labelmill.label.samples import Sheet
 from labelmill.label.stage import Chunk, Stage
 from labelmill.label.table import DataFile, LabelTable, TableWriter
-from labelmill.label.usage import TreeUsage
+from labelmill.label.usage import TreeUsage, WorkersUsage
 from labelmill.model.bundle import Bundle
 from labelmill.model.registry import Registry
 from labelmill.spec import LabelSpec, LoadedSpec
-from labelmill.storage import Store, open_store
+from labelmill.storage import Store, open_store, traffic
+
+if TYPE_CHECKING:
+    from labelmill.label.pipeline import Workers
 
 __all__ = ["run"]
 
 logger = logging.getLogger(__name__)
 
 _FIRST_COMMIT_S, _LAST_COMMIT_S = 5.0, 60.0
-_PROGRESS_S = 5.0
+_PROGRESS_S = 1.0
 _BUDGET_FROM = 200
 
 
@@ -59,7 +68,9 @@ class _Run:
         self, loaded: LoadedSpec, spec: LabelSpec, bundle: Bundle, aside: Store, lease: Lease, usage: TreeUsage
     ) -> None:
         self.spec, self.bundle, self.aside, self.lease, self.usage = spec, bundle, aside, lease, usage
-        self.started = time.monotonic()
+        self.clock, self.sheet, self.elsewhere = Clock(), Sheet(spec.receipt_pictures), WorkersUsage()
+        self.local = True
+        self.asked_before = traffic()
         self.today = datetime.now(UTC).date()
         self.images = open_store(spec.images)
         self.writer = TableWriter(spec.output)
@@ -77,22 +88,25 @@ class _Run:
 
     def go(self) -> Receipt:
         logger.info("listing %s", self.images.uri)
-        todo = self._plan()
+        with self.clock.step("listing and subtracting"):
+            todo = self._plan()
         if not todo.num_rows:
             return self._close("nothing to do")
         logger.info("%s pictures to label of %s listed", f"{todo.num_rows:,}", f"{todo.listed:,}")
-        with connect() as resources:
-            # Ray reads its settings when it is imported, and connect() makes them.
-            from labelmill.label.pipeline import label_chunks, plan_workers
-
+        with ExitStack() as until_the_end:
+            with self.clock.step("starting Ray"):
+                resources = until_the_end.enter_context(connect())
+                # Ray reads its settings when it is imported, and connect() makes them.
+                from labelmill.label.pipeline import label_chunks, plan_workers
             workers = plan_workers(resources, self.spec.engine, todo.num_chunks)
             logger.info("labelling by %s", workers)
-            self.receipt.workers = str(workers)
+            self._take_workers(workers, resources)
             if not workers.gpus and self.spec.engine != "torch":
                 # Once, before the workers ask for it; and a network that OpenVINO cannot take is told of here.
                 from labelmill.model.engines.openvino_engine import converted_graph
 
-                converted_graph(self.bundle)
+                with self.clock.step("converting the network"):
+                    converted_graph(self.bundle)
             try:
                 self._label(label_chunks(self._stage(todo, int(workers.cpus)), workers), todo)
             except BaseException:
@@ -102,6 +116,12 @@ class _Run:
         self.writer.compact(self.today)
         todo.remove()
         return self._close("complete")
+
+    def _take_workers(self, workers: Workers, resources: Resources) -> None:
+        self.local = resources.local
+        self.clock.start_labelling(workers.count)
+        self.receipt.workers, self.receipt.num_workers = str(workers), workers.count
+        self.receipt.cores, self.receipt.gpus = workers.count * workers.cpus, workers.count * workers.gpus
 
     def _plan(self) -> Todo:
         for key in self.aside.keys("runs/"):
@@ -134,6 +154,7 @@ class _Run:
             batch_size=spec.batch_size,
             num_threads=num_threads,
             names_are_exclusive=exclusive,
+            receipt_pictures=spec.receipt_pictures,
         )
 
     def _label(self, chunks: Iterator[Chunk], todo: Todo) -> None:
@@ -144,19 +165,26 @@ class _Run:
             for chunk in _with_ticks(chunks):
                 now = time.monotonic()
                 if chunk is not None:
-                    self.receipt.add(chunk)
+                    self._account(chunk)
                     waiting.append(chunk.file)
                     self._check_budget()
                 if waiting and now - last_commit >= _commit_interval_s(now - started):
                     waiting = self._commit(waiting)
                     last_commit = time.monotonic()
                 if now - last_shown >= _PROGRESS_S:
-                    self._show_progress(todo, now - started)
+                    show_progress(self.clock.pace(), self.receipt, todo.num_rows)
                     last_shown = now
         finally:
             # Also on the way out of a stopped run: what is finished is kept.
             self._commit(waiting)
             self.receipt.labelling_s = round(time.monotonic() - started, 2)
+
+    def _account(self, chunk: Chunk) -> None:
+        self.clock.add(chunk)
+        self.receipt.add(chunk)
+        self.sheet.add(chunk.samples, self.receipt.labels)
+        if not self.local:
+            self.elsewhere.add(chunk)
 
     def _commit(self, files: list[DataFile]) -> list[DataFile]:
         if files:
@@ -178,31 +206,17 @@ class _Run:
                 "mend the store or raise max_failure_rate, and run the same command again."
             )
 
-    def _show_progress(self, todo: Todo, labelling_s: float) -> None:
-        done = self.receipt.pictures_labelled
-        if not done:
-            logger.info("waiting for the first pictures: the workers load the model")
-            return
-        rate = done / labelling_s
-        logger.info(
-            "%s of %s (%.0f%%), %.0f pictures/s, %.0f s left, %s failed",
-            f"{done:,}",
-            f"{todo.num_rows:,}",
-            100 * done / todo.num_rows,
-            rate,
-            (todo.num_rows - done) / rate,
-            f"{self.receipt.failed:,}",
-        )
-
     def _close(self, outcome: str) -> Receipt:
         self.usage.sample()
         self.receipt.outcome = outcome
+        self.receipt.traffic += traffic() - self.asked_before
         self.receipt.close(
-            wall_s=time.monotonic() - self.started,
-            cpu_s=self.usage.cpu_s,
-            peak_memory_bytes=self.usage.peak_memory_bytes,
+            self.clock,
+            cpu_s=self.usage.cpu_s + self.elsewhere.cpu_s,
+            peak_memory_bytes=self.usage.peak_memory_bytes + self.elsewhere.peak_memory_bytes,
+            prices=self.spec.prices,
         )
-        self.aside.write(f"receipts/{self.receipt.run_id}.json", self.receipt.to_json().encode())
+        write_receipt(self.aside, self.receipt, self.sheet)
         return self.receipt
 
 

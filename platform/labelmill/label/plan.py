@@ -86,9 +86,12 @@ def list_pictures(images: Store, file: Path) -> int:
 
 
 def plan_todo(
-    images: Store, table: LabelTable, bundle_digest: str, settings: str, *, store: Store, run_id: str
+    images: Store, table: LabelTable | None, bundle_digest: str, settings: str, *, store: Store, run_id: str
 ) -> Todo:
-    """List the store, subtract the rows that are final for this bundle and these settings, put the rest into chunks."""
+    """List the store, subtract the rows that are final for this bundle and these settings, put the rest into chunks.
+
+    A table of None is one that nothing has made yet.
+    """
     with TemporaryDirectory(prefix="labelmill-plan-") as name:
         listing, done = Path(name, "listing.parquet"), Path(name, "done.parquet")
         listed = list_pictures(images, listing)
@@ -108,7 +111,7 @@ def plan_todo(
     return Todo(store.address(f"runs/{run_id}"), num_rows, chunk_rows, listed)
 
 
-def _write_done(table: LabelTable, bundle_digest: str, settings: str, file: Path) -> None:
+def _write_done(table: LabelTable | None, bundle_digest: str, settings: str, file: Path) -> None:
     schema = pa.schema([("uri", pa.string()), ("etag", pa.string())])
     columns = [*schema.names, "status", "bundle_digest", "settings_digest"]
     final = (
@@ -116,7 +119,7 @@ def _write_done(table: LabelTable, bundle_digest: str, settings: str, file: Path
         & (pc.field("settings_digest") == settings)
         & pc.field("status").isin(list(FINAL))
     )
-    rows = table.batches(columns, bundle_digest=bundle_digest, settings_digest=settings)
+    rows = table.batches(columns, bundle_digest=bundle_digest, settings_digest=settings) if table else iter(())
     with pq.ParquetWriter(file, schema, compression="zstd") as writer:
         _write_batches(writer, (batch.filter(final) for batch in rows))
 

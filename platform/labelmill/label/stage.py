@@ -7,7 +7,9 @@ next batches are fetched while one is decoded and labelled. What a worker return
 from __future__ import annotations
 
 import json
+import os
 import resource
+import socket
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -22,19 +24,23 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from labelmill.errors import ChangedError, ForbiddenError, NotFoundError, StorageError
+from labelmill.label.histograms import histograms
 from labelmill.label.plan import Todo
 from labelmill.label.row import DATA_SCHEMA, PARTITION
+from labelmill.label.samples import Sample, Sampler
 from labelmill.label.table import DataFile, existing_data_file, put_data_file
 from labelmill.model.bundle import Bundle
 from labelmill.model.engines import EngineName
 from labelmill.model.labeler import Answer, Labeler
-from labelmill.storage import open_store, read_pictures
+from labelmill.storage import Traffic, open_store, read_pictures, traffic
 
-__all__ = ["Chunk", "ChunkLabeler", "Stage"]
+__all__ = ["Chunk", "ChunkLabeler", "Stage", "not_fetched", "read_batch"]
 
 MAX_PICTURE_BYTES = 256 * 2**20
 _BATCHES_AHEAD = 2
 _TOP_K = 5
+
+_Decided = list[tuple[str, float]]  # the labels of one picture, best first
 
 
 @dataclass(frozen=True)
@@ -53,6 +59,7 @@ class Stage:
     batch_size: int
     num_threads: int
     names_are_exclusive: bool  # whether the store honours "write only if absent"
+    receipt_pictures: int = 0  # small pictures of each label that the receipt wants to show
 
 
 @dataclass
@@ -67,6 +74,12 @@ class Chunk:
     seconds: dict[str, float] = field(default_factory=dict)  # of waiting or working, by stage
     cpu_s: float = 0.0
     peak_rss_bytes: int = 0
+    worker: str = ""
+    busy_s: float = 0.0  # wall-clock from the first look at the chunk to its finished file
+    retries: int = 0
+    traffic: Traffic = field(default_factory=Traffic)  # since the worker's last chunk, or its start
+    histograms: dict[str, dict[str, int]] = field(default_factory=dict)
+    samples: list[Sample] = field(default_factory=list)
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -74,7 +87,8 @@ class Chunk:
     @classmethod
     def from_json(cls, text: str) -> Chunk:
         fields = json.loads(text)
-        return cls(**{**fields, "file": DataFile(**fields["file"])})
+        parts = {"file": DataFile(**fields["file"]), "traffic": Traffic(**fields["traffic"])}
+        return cls(**{**fields, **parts, "samples": [Sample(**sample) for sample in fields["samples"]]})
 
 
 class ChunkLabeler:
@@ -91,38 +105,56 @@ class ChunkLabeler:
             batch_size=stage.batch_size,
         )
         self._readers = ThreadPoolExecutor(_BATCHES_AHEAD, thread_name_prefix="read")
+        self._sampler = Sampler(stage.receipt_pictures)
+        self._worker = f"{socket.gethostname()}:{os.getpid()}"
+        self._told_cpu_s, self._told_traffic = 0.0, Traffic()
 
     def __call__(self, batch: dict[str, NDArray[np.int64]]) -> dict[str, list[str]]:
         """Chunk numbers in, one JSON text of a `Chunk` for each out: the shape that Ray Data asks for."""
         return {"chunk": [self.label(int(number)).to_json() for number in batch["chunk"]]}
 
     def label(self, number: int) -> Chunk:
-        started_cpu_s = time.process_time()
+        """Make the data file of a chunk, unless an earlier attempt made it."""
+        started = time.perf_counter()
+        chunk = self._finished_before(number) or self._label(number)
+        chunk.busy_s = time.perf_counter() - started
+        chunk.worker = self._worker
+        chunk.samples = self._sampler.hand_over()
+        cpu_s, asked = time.process_time(), traffic()
+        chunk.cpu_s, chunk.traffic = cpu_s - self._told_cpu_s, asked - self._told_traffic
+        self._told_cpu_s, self._told_traffic = cpu_s, asked
+        chunk.peak_rss_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        return chunk
+
+    def _finished_before(self, number: int) -> Chunk | None:
+        """The file of an attempt that may have died between writing it and telling the driver."""
         stage = self._stage
-        path = f"{PARTITION}={stage.labelled_on}/{stage.run_id}-{number:08d}.parquet"
-        if stage.names_are_exclusive:
-            # An earlier attempt may have died between writing its file and telling the driver.
-            try:
-                return _summary(number, *existing_data_file(self._output, path, stage.labelled_on))
-            except NotFoundError:
-                pass
-        else:
+        if not stage.names_are_exclusive:
+            return None
+        try:
+            return _summary(number, *existing_data_file(self._output, _path(stage, number), stage.labelled_on))
+        except NotFoundError:
+            return None
+
+    def _label(self, number: int) -> Chunk:
+        stage = self._stage
+        path = _path(stage, number)
+        if not stage.names_are_exclusive:
             path = path.replace(".parquet", f"-{time.time_ns():x}.parquet")
         listed = stage.todo.read(number)
         seconds: dict[str, float] = {}
-        answers = self._answers(listed, seconds)
-        rows = _rows(listed, answers, stage)
+        rows = _rows(listed, *self._answers(listed, seconds), stage)
         started = time.perf_counter()
         file = put_data_file(self._output, path, rows, stage.labelled_on)
         seconds["write"] = time.perf_counter() - started
         chunk = _summary(number, file, rows)
         chunk.seconds = seconds
-        chunk.cpu_s = time.process_time() - started_cpu_s
-        chunk.peak_rss_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         return chunk
 
-    def _answers(self, listed: pa.Table, seconds: dict[str, float]) -> list[Answer]:
+    def _answers(self, listed: pa.Table, seconds: dict[str, float]) -> tuple[list[Answer], list[_Decided]]:
         answers: list[Answer] = []
+        decided: list[_Decided] = []
+        uris = listed["uri"].to_pylist()
         before = dict(self._labeler.seconds)
         waited = 0.0
         batches = self._fetch(listed)
@@ -132,17 +164,24 @@ class ChunkLabeler:
             waited += time.perf_counter() - started
             if fetched is None:
                 break
-            answers += self._label_fetched(fetched)
+            labelled = self._label_fetched(fetched)
+            labels = [self._decide(answer) for answer in labelled]
+            self._sampler.offer(uris[len(answers) : len(answers) + len(fetched)], fetched, labelled, labels)
+            answers += labelled
+            decided += labels
         seconds["fetch"] = waited
         seconds.update({name: now - before.get(name, 0.0) for name, now in self._labeler.seconds.items()})
-        return answers
+        return answers, decided
+
+    def _decide(self, answer: Answer) -> _Decided:
+        return self._stage.bundle.decide(answer.confidences) if answer.confidences is not None else []
 
     def _fetch(self, listed: pa.Table) -> Iterator[list[bytes | StorageError | Answer]]:
         """Batches of the pictures' bytes, or why there are none, in the listing's order, read ahead."""
         size = self._stage.batch_size
         ahead: list[Future[list[bytes | StorageError | Answer]]] = []
         for start in range(0, listed.num_rows, size):
-            ahead.append(self._readers.submit(_read, listed.slice(start, size)))
+            ahead.append(self._readers.submit(read_batch, listed.slice(start, size)))
             if len(ahead) > _BATCHES_AHEAD:
                 yield ahead.pop(0).result()
         for future in ahead:
@@ -150,10 +189,11 @@ class ChunkLabeler:
 
     def _label_fetched(self, fetched: Sequence[bytes | StorageError | Answer]) -> list[Answer]:
         labelled = iter(self._labeler.label([item for item in fetched if isinstance(item, bytes)]))
-        return [next(labelled) if isinstance(item, bytes) else _not_fetched(item) for item in fetched]
+        return [next(labelled) if isinstance(item, bytes) else not_fetched(item) for item in fetched]
 
 
-def _read(listed: pa.Table) -> list[bytes | StorageError | Answer]:
+def read_batch(listed: pa.Table) -> list[bytes | StorageError | Answer]:
+    """The bytes of the listed pictures, or why there are none, in their order; an Answer where none were asked for."""
     wanted = listed.to_pylist()
     small = [row["size_bytes"] <= MAX_PICTURE_BYTES for row in wanted]
     read = iter(read_pictures([(row["uri"], row["etag"]) for row, ok in zip(wanted, small, strict=True) if ok]))
@@ -165,17 +205,21 @@ def _too_many_bytes(size_bytes: int) -> Answer:
     return Answer("too_large", error, None, None, None)
 
 
-def _not_fetched(reason: StorageError | Answer) -> Answer:
+def not_fetched(reason: StorageError | Answer) -> Answer:
+    """What a picture without bytes says in its row."""
     if isinstance(reason, Answer):
         return reason
     status = {NotFoundError: "missing", ForbiddenError: "forbidden", ChangedError: "changed"}.get(type(reason))
     return Answer(status or "fetch_failed", " ".join(str(reason).split()), None, None, None)
 
 
-def _rows(listed: pa.Table, answers: Sequence[Answer], stage: Stage) -> pa.Table:
+def _path(stage: Stage, number: int) -> str:
+    return f"{PARTITION}={stage.labelled_on}/{stage.run_id}-{number:08d}.parquet"
+
+
+def _rows(listed: pa.Table, answers: Sequence[Answer], decided: Sequence[_Decided], stage: Stage) -> pa.Table:
     """The rows of a chunk (DATA_SCHEMA): one for each listed picture, in the listing's order."""
     bundle = stage.bundle
-    decided = [bundle.decide(a.confidences) if a.confidences is not None else [] for a in answers]
     constant: dict[str, Any] = {
         "model": bundle.reference,
         "bundle_digest": bundle.digest,
@@ -221,4 +265,4 @@ def _scores(confidences: Sequence[NDArray[np.float32] | None], labels: Sequence[
 def _summary(number: int, file: DataFile, rows: pa.Table) -> Chunk:
     statuses = Counter(rows["status"].to_pylist())
     labels = Counter(pc.list_flatten(rows["labels"]).combine_chunks().field("label").to_pylist())
-    return Chunk(number, file, rows.num_rows, dict(statuses), dict(labels))
+    return Chunk(number, file, rows.num_rows, dict(statuses), dict(labels), histograms=histograms(rows))

@@ -1,6 +1,6 @@
 """What a user writes: one YAML or JSON file describes one run."""
 
-from labelmill.spec.label import LabelSpec
+from labelmill.spec.label import LabelSpec, Prices
 from labelmill.spec.load import LoadedSpec, load_spec
 from labelmill.spec.schema import json_schema
 from labelmill.spec.serve import Batching, ServeSpec
@@ -12,6 +12,7 @@ __all__ = [
     "LabelSpec",
     "LoadedSpec",
     "Optimize",
+    "Prices",
     "Range",
     "ServeSpec",
     "Split",

@@ -1,8 +1,9 @@
 """The spec of a label job."""
 
-from typing import Literal, Self
+import re
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from labelmill.spec.parts import (
     Engine,
@@ -15,10 +16,33 @@ from labelmill.spec.parts import (
     Uri,
     Whole,
     conflict,
+    expected,
     lies_inside,
 )
 
-__all__ = ["LabelSpec"]
+__all__ = ["LabelSpec", "Prices"]
+
+
+def _currency(value: str) -> str:
+    if not re.fullmatch("[A-Za-z]{1,8}", value):
+        raise expected("the letters of a currency, such as USD or EUR")
+    return value
+
+
+Price = Annotated[Number, Field(ge=0)]
+Currency = Annotated[str, AfterValidator(_currency), Field(json_schema_extra={"pattern": "^[A-Za-z]{1,8}$"})]
+
+
+class Prices(Part):
+    """What the resources of a run cost, so that plans and receipts can say money. What is left out costs nothing."""
+
+    core_hour: Price = Field(default=0, description="One CPU core for an hour.")
+    gpu_hour: Price = Field(default=0, description="One GPU for an hour.")
+    get_per_1000: Price = Field(default=0, description="1,000 GET or HEAD requests to the object store.")
+    put_per_1000: Price = Field(default=0, description="1,000 PUT requests.")
+    list_per_1000: Price = Field(default=0, description="1,000 LIST requests.")
+    transfer_gb: Price = Field(default=0, description="10^9 bytes read from the object store.")
+    currency: Currency = Field(default="USD", description="What the prices are in; only shown, never converted.")
 
 
 class LabelSpec(Part):
@@ -43,6 +67,12 @@ class LabelSpec(Part):
     engine: Engine = "auto"
     batch_size: Whole = Field(default=32, ge=1, le=4096, description="Pictures that the network sees at once.")
     max_pixels: MaxPixels = 200_000_000
+    prices: Prices | None = Field(
+        default=None, description="With them, plan and receipt say money; without, requests and core-hours."
+    )
+    receipt_pictures: Whole = Field(
+        default=6, ge=0, le=24, description="Small sample pictures that the receipt shows of each label; 0 for none."
+    )
 
     @model_validator(mode="after")
     def _output_is_no_input(self) -> Self:

@@ -14,8 +14,19 @@ from urllib.parse import unquote_to_bytes
 from labelmill.errors import StorageError
 from labelmill.storage.folder import FolderStore
 from labelmill.storage.store import LISTING_SCHEMA, ObjectInfo, Store
+from labelmill.storage.traffic import Traffic, traffic
 
-__all__ = ["LISTING_SCHEMA", "ObjectInfo", "Store", "delta_options", "open_store", "read_pictures", "split_uri"]
+__all__ = [
+    "LISTING_SCHEMA",
+    "ObjectInfo",
+    "Store",
+    "Traffic",
+    "delta_options",
+    "open_store",
+    "read_pictures",
+    "split_uri",
+    "traffic",
+]
 
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")

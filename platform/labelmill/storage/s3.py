@@ -27,6 +27,7 @@ from obstore.store import S3Store as ObstoreS3
 from labelmill.errors import ChangedError, ForbiddenError, NotFoundError, StorageError, UnavailableError
 from labelmill.storage.connection import Environment, client_for, current_environment, explained, reader_for
 from labelmill.storage.store import LISTING_SCHEMA, SCRATCH, ObjectInfo, Store
+from labelmill.storage.traffic import note_traffic
 
 __all__ = ["S3Store"]
 
@@ -56,25 +57,31 @@ class S3Store(Store):
         return sorted(name[len(top) : -1] for page in self._pages(prefix, Delimiter="/") for name in page.folders)
 
     def info(self, key: str) -> ObjectInfo:
+        note_traffic(gets=1)
         with explained(self.address(key), self._endpoint):
             head = self._client.head_object(Bucket=self._bucket, Key=self._key(key))
         return ObjectInfo(self.address(key), head["ContentLength"], _unquoted(head["ETag"]), head["LastModified"])
 
     def read(self, key: str, *, etag: str | None = None) -> bytes:
         full, uri = self._key(key), self.address(key)
+        note_traffic(gets=1)
         with explained(uri, self._endpoint):
             found, body = self._read_odd(full) if _ODD_KEY.search(full) else self._read_plain(full)
             if etag is not None and etag != found:
                 raise ChangedError(f"{uri!r} was listed as {etag!r} and is {found!r} now: the next run lists it anew")
-            return body()
+            data = body()
+        note_traffic(read_bytes=len(data))
+        return data
 
     def write(self, key: str, data: bytes) -> None:
+        note_traffic(puts=1, written_bytes=len(data))
         with explained(self.address(key), self._endpoint):
             self._client.put_object(Bucket=self._bucket, Key=self._key(key), Body=data)
 
     def write_if_absent(self, key: str, data: bytes) -> bool:
         with explained(self.address(key), self._endpoint):
             for wait_s in (0.1, 0.4, 1.6):
+                note_traffic(puts=1, written_bytes=len(data))
                 try:
                     self._client.put_object(Bucket=self._bucket, Key=self._key(key), Body=data, IfNoneMatch="*")
                 except ClientError as exc:
@@ -135,6 +142,7 @@ class S3Store(Store):
     def _pages(self, prefix: str, **more: str) -> Iterator["_Page"]:
         request = {"Bucket": self._bucket, "Prefix": self._top(prefix), **more}
         while True:
+            note_traffic(lists=1)
             with explained(self.address(prefix), self._endpoint):
                 page = _Page.parsed(self._client.list_objects_v2(**request)["UnparsedBody"])
             yield page
