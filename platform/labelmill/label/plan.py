@@ -50,7 +50,11 @@ class Todo:
         """The rows of one chunk (LISTING_SCHEMA)."""
         part = _read_part(self.folder, chunk // _CHUNKS_A_PART)
         items = part.slice((chunk % _CHUNKS_A_PART) * self.chunk_rows, self.chunk_rows)
-        return items.append_column("lacking", pa.repeat(pa.scalar(1, pa.int64()), items.num_rows))
+        return (
+            items
+            if "lacking" in items.column_names
+            else items.append_column("lacking", pa.repeat(pa.scalar(1, pa.int64()), items.num_rows))
+        )
 
     def remove(self) -> None:
         """Delete the chunks: the table has their rows now."""
