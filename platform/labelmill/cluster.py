@@ -16,7 +16,7 @@ from types import ModuleType
 
 from labelmill.errors import ClusterError
 
-__all__ = ["Resources", "connect", "resources_at_hand"]
+__all__ = ["Resources", "connect", "count_gpus", "resources_at_hand"]
 
 logger = logging.getLogger(__name__)
 
@@ -41,26 +41,6 @@ class Resources:
     local: bool
 
 
-def resources_at_hand() -> Resources:
-    """What `connect` would give: asked of the cluster that RAY_ADDRESS names, or counted here without starting a Ray.
-
-    ClusterError: the cluster did not answer.
-    """
-    if os.environ.get("RAY_ADDRESS", "local") not in ("", "local"):
-        with connect() as resources:
-            return resources
-    gpus = len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
-    return Resources(cpus=_cores(), gpus=gpus, local=True)
-
-
-def _cores() -> int:
-    """As Ray counts them: what the container may use, where it is one with a quota."""
-    quota = Path("/sys/fs/cgroup/cpu.max")
-    given, _, period = quota.read_text().strip().partition(" ") if quota.exists() else ("max", "", "")
-    cores = os.cpu_count() or 1
-    return cores if given == "max" else max(1, min(cores, int(given) // int(period)))
-
-
 @contextmanager
 def connect(*, num_cpus: int | None = None, show_workers_output: bool = False) -> Iterator[Resources]:
     """Connect this process to Ray and yield what there is to run on; disconnect, or end the local Ray, on the way out.
@@ -81,6 +61,34 @@ def connect(*, num_cpus: int | None = None, show_workers_output: bool = False) -
     else:
         with _local(num_cpus, show_workers_output) as resources:
             yield resources
+
+
+def count_gpus() -> int:
+    """How many GPUs `connect` would yield, without starting a Ray for it."""
+    address = os.environ.get("RAY_ADDRESS")
+    if address and address != "local":
+        with connect() as resources:
+            return resources.gpus
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return len([one for one in visible.split(",") if one not in ("", "-1", "NoDevFiles")])
+    return sum(1 for device in Path("/dev").glob("nvidia*") if device.name.removeprefix("nvidia").isdecimal())
+
+
+def resources_at_hand() -> Resources:
+    """What `connect` would yield, without starting a Ray for it. ClusterError: that of RAY_ADDRESS did not answer."""
+    if os.environ.get("RAY_ADDRESS", "local") not in ("", "local"):
+        with connect() as resources:
+            return resources
+    return Resources(cpus=_cores(), gpus=count_gpus(), local=True)
+
+
+def _cores() -> int:
+    """As Ray counts them: those of the machine, or what the container may use of them."""
+    quota = Path("/sys/fs/cgroup/cpu.max")
+    given, _, period = quota.read_text().strip().partition(" ") if quota.exists() else ("max", "", "")
+    cores = os.cpu_count() or 1
+    return cores if given == "max" else max(1, min(cores, int(given) // int(period)))
 
 
 @contextmanager

@@ -49,7 +49,12 @@ class Todo:
     def read(self, chunk: int) -> pa.Table:
         """The rows of one chunk (LISTING_SCHEMA)."""
         part = _read_part(self.folder, chunk // _CHUNKS_A_PART)
-        return part.slice((chunk % _CHUNKS_A_PART) * self.chunk_rows, self.chunk_rows)
+        items = part.slice((chunk % _CHUNKS_A_PART) * self.chunk_rows, self.chunk_rows)
+        return (
+            items
+            if "lacking" in items.column_names
+            else items.append_column("lacking", pa.repeat(pa.scalar(1, pa.int64()), items.num_rows))
+        )
 
     def remove(self) -> None:
         """Delete the chunks: the table has their rows now."""
@@ -67,9 +72,9 @@ def _part_key(part: int) -> str:
     return f"todo-{part:06d}.parquet"
 
 
-def settings_digest(*, scores: str, max_pixels: int) -> str:
+def settings_digest(*, scores: str, embeddings: bool, max_pixels: int, precision: str) -> str:
     """16 hex digits of what decides a row beside its picture and the bundle. Both engines answer in f32 alike."""
-    settings = {"max_pixels": max_pixels, "precision": "f32", "scores": scores}
+    settings = {"embeddings": embeddings, "max_pixels": max_pixels, "precision": precision, "scores": scores}
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -11,21 +11,22 @@ import logging
 import math
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from tempfile import TemporaryDirectory
 
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
-from labelmill.cluster import resources_at_hand
+from labelmill.cluster import Resources, resources_at_hand
 from labelmill.errors import SpecError
 from labelmill.label.amounts import bytes_text, duration
 from labelmill.label.clock import START_UP
 from labelmill.label.ledger import last_receipts
 from labelmill.label.money import Cost, cost_of
 from labelmill.label.plan import Todo, check_not_empty, plan_todo, settings_digest
+from labelmill.label.rehearsal import SAMPLE_PICTURES, Rehearsal, rehearse
 from labelmill.label.table import LabelTable
-from labelmill.label.trial import SAMPLE_PICTURES, Trial, try_sample
 from labelmill.model.bundle import Bundle
 from labelmill.model.registry import Registry
 from labelmill.spec import LabelSpec, LoadedSpec
@@ -56,7 +57,7 @@ class Preview:
     workers: int
     cores: float
     max_failure_rate: float
-    sample: Trial | None
+    sample: Rehearsal | None
     startup_s: float
     labelling_s: float
     requests: Traffic
@@ -136,30 +137,43 @@ def preview(loaded: LoadedSpec) -> Preview:
             f"{loaded.path}: expected kind: label, got {spec.kind!r}. Only a label job can be foreseen from its store "
             f"and its table; `labelmill check {loaded.path}` says whether what this one names can be reached."
         )
-    bundle = Registry(spec.registry).resolve(spec.model)
-    bundle.verify()
+    bundles = [Registry(spec.registry).resolve(reference) for reference in spec.references]
+    for bundle in bundles:
+        bundle.verify()
+    resources = resources_at_hand()
     before, started = traffic(), time.monotonic()
     with TemporaryDirectory(prefix="labelmill-plan-") as folder:
-        todo = _todo(spec, bundle, folder)
+        todo = _todo(spec, bundles, resources, folder)
         listing_s, listing = time.monotonic() - started, traffic() - before
         logger.info("%s of %s pictures to label", f"{todo.num_rows:,}", f"{todo.listed:,}")
-        sample = try_sample(spec, bundle, todo) if todo.num_rows else None
-        return _predicted(spec, bundle, todo, sample, listing_s=listing_s, listing=listing)
+        sample = rehearse(spec, bundles, todo) if todo.num_rows else None
+        return _predicted(spec, bundles, resources, todo, sample, listing_s=listing_s, listing=listing)
 
 
-def _todo(spec: LabelSpec, bundle: Bundle, folder: str) -> Todo:
+def _todo(spec: LabelSpec, bundles: Sequence[Bundle], resources: Resources, folder: str) -> Todo:
     images = open_store(spec.images)
     logger.info("listing %s", images.uri)
     check_not_empty(images)
-    settings = settings_digest(scores=spec.scores, max_pixels=spec.max_pixels)
+    settings = settings_digest(
+        scores=spec.scores,
+        embeddings=spec.embeddings,
+        max_pixels=spec.max_pixels,
+        precision="bf16" if spec.engine != "openvino" and resources.gpus else "f32",
+    )
     table = LabelTable.if_there(spec.output)
-    return plan_todo(images, table, bundle.digest, settings, store=open_store(folder), run_id="plan")
+    return plan_todo(images, table, bundles[0].digest, settings, store=open_store(folder), run_id="plan")
 
 
 def _predicted(
-    spec: LabelSpec, bundle: Bundle, todo: Todo, sample: Trial | None, *, listing_s: float, listing: Traffic
+    spec: LabelSpec,
+    bundles: Sequence[Bundle],
+    resources: Resources,
+    todo: Todo,
+    sample: Rehearsal | None,
+    *,
+    listing_s: float,
+    listing: Traffic,
 ) -> Preview:
-    resources = resources_at_hand()
     workers = max(1, min(resources.cpus, todo.num_chunks))
     notes = []
     labelling_s = todo.num_rows * sample.picture_s / workers if sample else 0.0
@@ -171,7 +185,7 @@ def _predicted(
     requests = _requests(spec, todo, sample, listing, wall_s, read)
     return Preview(
         job=spec.name,
-        model=bundle.reference,
+        model=", ".join(bundle.reference for bundle in bundles),
         images=open_store(spec.images).uri,
         table=open_store(spec.output).uri,
         pictures_listed=todo.listed,
@@ -198,7 +212,8 @@ def _start_s(table: str) -> float:
     for receipt in last_receipts(table, 5):
         start_up = receipt.get("wall_by_stage_s", {}).get(START_UP)
         if receipt.get("pictures_labelled") and start_up:
-            return max(0.0, start_up - receipt.get("startup_s", {}).get("listing and subtracting", 0.0))
+            listing_s: float = receipt.get("startup_s", {}).get("listing and subtracting", 0.0)
+            return max(0.0, float(start_up) - listing_s)
     return _START_S
 
 
@@ -210,7 +225,7 @@ def _bytes_of(todo: Todo) -> int:
 
 
 def _requests(
-    spec: LabelSpec, todo: Todo, sample: Trial | None, listing: Traffic, wall_s: float, read_bytes: int
+    spec: LabelSpec, todo: Todo, sample: Rehearsal | None, listing: Traffic, wall_s: float, read_bytes: int
 ) -> Traffic:
     """What the run would ask: this listing, a read for each picture, and for each chunk a look for its file, the file
     and its share of the to-do list; a lease that is renewed."""
@@ -226,7 +241,7 @@ def _requests(
     )
 
 
-def _sample_lines(sample: Trial) -> list[str]:
+def _sample_lines(sample: Rehearsal) -> list[str]:
     met = ", ".join(f"{status} {count}" for status, count in sample.statuses.items())
     lines = [
         f"a sample of {sample.num_pictures}: {met}",
@@ -243,4 +258,4 @@ def _at_least(failed: int, tried: int) -> float:
     share = failed / tried
     middle: float = share + z * z / (2 * tried)
     spread: float = z * math.sqrt(share * (1 - share) / tried + z * z / (4 * tried * tried))
-    return (middle - spread) / (1 + z * z / tried)
+    return float((middle - spread) / (1 + z * z / tried))

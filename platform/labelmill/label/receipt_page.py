@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
 
@@ -47,10 +48,11 @@ def receipt_html(receipt: Receipt, sheet: Sheet) -> str:
 
 
 def _head(receipt: Receipt) -> str:
+    started = receipt.started_at.replace("T", " ").replace("+00:00", " UTC")
     outcome = "good" if receipt.outcome != "stopped" else "bad"
     return (
         f"<h1>{escape(receipt.job)}</h1><p>{escape(receipt.images)} labelled by <b>{escape(receipt.model)}</b> "
-        f"into {escape(receipt.table)}, started {escape(receipt.started_at.replace('T', ' '))}</p>"
+        f"into {escape(receipt.table)}, started {escape(started)}</p>"
         f'<p class="note {outcome}">{_OUTCOMES.get(receipt.outcome, escape(receipt.outcome))}</p>'
     )
 
@@ -95,7 +97,7 @@ def _time(receipt: Receipt) -> str:
     if receipt.limited_by not in (None, receipt.bottleneck):
         limit = escape(receipt.limited_by or "")
         words += f" While pictures were labelled it was <b>{limit}</b>, which limits a longer run."
-    steps = ", ".join(f"{escape(name)} {duration(seconds)}" for name, seconds in receipt.startup_s.items())
+    steps = ", ".join(f"{escape(name)} {duration(s)}" for name, s in receipt.startup_s.items() if s >= 0.05)
     return (
         f"<h2>Where the time went</h2><p>{words}</p>{share_bar(shares, 'Shares of the wall-clock by stage')}"
         f'<div class="stages">{table(["stage", "time", "share"], rows)}</div>'
@@ -114,7 +116,7 @@ def _charts(receipt: Receipt) -> str:
     if found.get("confidence"):
         charts.append((_confidence_chart(found["confidence"]), "Confidence of the labels given"))
     if found.get("size_bytes"):
-        charts.append((_doubling_chart(found["size_bytes"], bytes_text, "File sizes"), "File sizes"))
+        charts.append((_doubling_chart(found["size_bytes"], _power_of_two, "File sizes"), "File sizes"))
     if found.get("long_side_px"):
         words = "Longer sides, in pixels"
         charts.append((_doubling_chart(found["long_side_px"], lambda px: f"{px:,.0f}", words), words))
@@ -141,6 +143,12 @@ def _doubling_chart(counts: Mapping[str, int], text: Callable[[float], str], wor
     ]
     every = max(1, -(-len(bars) // 4))
     return bar_chart(bars, [(power - first, text(2.0**power)) for power in range(first, last + 2, every)], words)
+
+
+def _power_of_two(size_bytes: float) -> str:
+    """In binary units, in which the edges of the bins are round."""
+    steps = min(int(math.log2(size_bytes)) // 10, 4)
+    return f"{size_bytes / 1024**steps:,.0f} {('B', 'KiB', 'MiB', 'GiB', 'TiB')[steps]}"
 
 
 def _bar(words: str, count: int) -> Bar:

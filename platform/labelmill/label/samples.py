@@ -29,8 +29,8 @@ _SIDE_PX = 160
 _MAX_CHUNK_SAMPLES = 8
 _MAX_LABELS_SHOWN = 40
 _MAX_PIXELS = 40_000_000  # to decode a larger one once more takes longer than a look at it is worth
-_SHARE = 0.01  # of a worker's time that thumbnails may take
-_FIRST_FREE = 16
+# Of a worker's time that thumbnails may take: for labels that have too few yet, and for a fair draw among all.
+_SHARE_TO_FILL, _SHARE_TO_REPLACE = 0.02, 0.005
 _MAX_TEXT, _MAX_URI, _MAX_LABELS = 300, 1024, 5
 
 
@@ -56,7 +56,7 @@ class Sampler:
         self._per_group = per_group
         self._lowest: dict[tuple[str, str], list[int]] = defaultdict(list)
         self._taken: list[Sample] = []
-        self._made, self._spent_s, self._started = 0, 0.0, time.perf_counter()
+        self._spent_s, self._started = 0.0, time.perf_counter()
 
     def offer(
         self,
@@ -82,17 +82,17 @@ class Sampler:
     def _group_that_wants(self, rank: int, answer: Answer, labels: Sequence[tuple[str, float]]) -> str | None:
         if answer.status != "ok":
             return answer.status if self._wants(answer.status, answer.status, rank, max(1, self._per_group)) else None
-        if not self._per_group or not self._in_budget():
+        if not self._per_group:
             return None
         names = [label for label, _ in labels] or [""]
-        return next((name for name in names if self._wants("ok", name, rank, self._per_group)), None)
+        share = self._spent_s / max(time.perf_counter() - self._started, 1e-9)
+        return next((name for name in names if self._wants("ok", name, rank, self._per_group, share)), None)
 
-    def _wants(self, status: str, name: str, rank: int, count: int) -> bool:
+    def _wants(self, status: str, name: str, rank: int, count: int, share: float = 0.0) -> bool:
         lowest = self._lowest[status, name]
-        return len(lowest) < count or rank < lowest[-1]
-
-    def _in_budget(self) -> bool:
-        return self._made < _FIRST_FREE or self._spent_s < _SHARE * (time.perf_counter() - self._started)
+        if len(lowest) < count:
+            return share < _SHARE_TO_FILL
+        return rank < lowest[-1] and share < _SHARE_TO_REPLACE
 
     def _take(
         self, uri: str, rank: int, group: str, data: bytes, answer: Answer, labels: Sequence[tuple[str, float]]
@@ -103,7 +103,6 @@ class Sampler:
         started = time.perf_counter()
         thumbnail = _thumbnail(data, answer) if answer.status == "ok" else None
         self._spent_s += time.perf_counter() - started
-        self._made += 1
         self._taken.append(
             Sample(
                 uri=uri[-_MAX_URI:],

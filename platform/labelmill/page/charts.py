@@ -106,9 +106,14 @@ def _grid(low: float, high: float) -> str:
 def _below(ticks: Sequence[tuple[float, str]]) -> str:
     """Texts below the chart, each at its share of the width."""
     return "".join(
-        f'<text x="{_LEFT + share * _INNER:.1f}" y="{_HEIGHT - 8}" text-anchor="middle">{text}</text>'
+        f'<text x="{_LEFT + share * _INNER:.1f}" y="{_HEIGHT - 8}" text-anchor="{_anchor(share, text)}">{text}</text>'
         for share, text in ticks
     )
+
+
+def _anchor(share: float, text: str) -> str:
+    """A long text at the right edge would be cut off."""
+    return "end" if share > 0.95 and len(text) > 3 else "middle"
 
 
 def _tick(value: float, span: float) -> str:

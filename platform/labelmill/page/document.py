@@ -41,7 +41,7 @@ def tiles(cells: Sequence[tuple[str, str]]) -> str:
 def figures(charts: Sequence[tuple[str, str]]) -> str:
     """Charts side by side: (svg, caption). Captions are escaped already."""
     inner = "".join(f"<figure>{svg}<figcaption>{caption}</figcaption></figure>" for svg, caption in charts)
-    return f'<div class="charts">{inner}</div>'
+    return f'<div class="charts{" even" if len(charts) % 2 == 0 else ""}">{inner}</div>'
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
