@@ -13,7 +13,7 @@ import io
 import time
 from bisect import insort
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from PIL import Image
@@ -52,11 +52,11 @@ class Sample:
 class Sampler:
     """In a worker: looks at every picture that passes and keeps a few. `per_group` of 0 keeps failures only."""
 
-    def __init__(self, per_group: int) -> None:
-        self._per_group = per_group
+    def __init__(self, per_group: int, now: Callable[[], float] = time.perf_counter) -> None:
+        self._per_group, self._now = per_group, now
         self._lowest: dict[tuple[str, str], list[int]] = defaultdict(list)
         self._taken: list[Sample] = []
-        self._spent_s, self._started = 0.0, time.perf_counter()
+        self._spent_s, self._started = 0.0, now()
 
     def offer(
         self,
@@ -85,7 +85,7 @@ class Sampler:
         if not self._per_group:
             return None
         names = [label for label, _ in labels] or [""]
-        share = self._spent_s / max(time.perf_counter() - self._started, 1e-9)
+        share = self._spent_s / max(self._now() - self._started, 1e-9)
         return next((name for name in names if self._wants("ok", name, rank, self._per_group, share)), None)
 
     def _wants(self, status: str, name: str, rank: int, count: int, share: float = 0.0) -> bool:
@@ -100,9 +100,9 @@ class Sampler:
         lowest = self._lowest[answer.status, group]
         insort(lowest, rank)
         del lowest[max(1, self._per_group) :]
-        started = time.perf_counter()
+        started = self._now()
         thumbnail = _thumbnail(data, answer) if answer.status == "ok" else None
-        self._spent_s += time.perf_counter() - started
+        self._spent_s += self._now() - started
         self._taken.append(
             Sample(
                 uri=uri[-_MAX_URI:],

@@ -107,11 +107,7 @@ class LabelTable:
     @classmethod
     def if_there(cls, uri: str) -> LabelTable | None:
         """The table at `uri`, or None where nothing has made one yet."""
-        try:
-            there = DeltaTable.is_deltatable(open_store(uri).uri, storage_options=delta_options(uri))
-        except (DeltaError, OSError) as exc:
-            raise TableError(f"the label table at {uri} does not open: {_first_line(exc)}") from exc
-        return cls(uri) if there else None
+        return cls(uri) if any(open_store(uri).keys("_delta_log")) else None
 
     def batches(self, columns: Sequence[str] | None = None, **equal: str) -> Iterator[pa.RecordBatch]:
         """Stream the rows' `columns` (default all), from the files whose statistics admit `column="value"` of `equal`.
