@@ -10,13 +10,13 @@ from labelmill.label.receipt_page import receipt_html
 from labelmill.label.samples import Sheet
 from labelmill.storage import Store, open_store
 
-__all__ = ["last_receipts", "page_of", "write_receipt"]
+__all__ = ["last_receipts", "write_receipt"]
 
 _FOLDER = "receipts"
 
 
-def write_receipt(aside: Store, receipt: Receipt, sheet: Sheet) -> str:
-    """Write both forms; returns the address of the page. `aside` is the table's `_labelmill` folder."""
+def write_receipt(aside: Store, receipt: Receipt, sheet: Sheet) -> None:
+    """Write both forms. `aside` is the table's `_labelmill` folder."""
     receipt.failures = [
         {"status": sample.status, "uri": sample.uri, "error": sample.error or ""}
         for samples in sheet.failures.values()
@@ -24,7 +24,6 @@ def write_receipt(aside: Store, receipt: Receipt, sheet: Sheet) -> str:
     ]
     aside.write(f"{_FOLDER}/{receipt.run_id}.json", receipt.to_json().encode())
     aside.write(f"{_FOLDER}/{receipt.run_id}.html", receipt_html(receipt, sheet).encode())
-    return page_of(receipt.table, receipt.run_id)
 
 
 def last_receipts(table: str, count: int) -> list[dict[str, Any]]:
@@ -41,7 +40,3 @@ def last_receipts(table: str, count: int) -> list[dict[str, Any]]:
         except ValueError:
             continue
     return [receipt for receipt in found if isinstance(receipt, dict) and "run_id" in receipt]
-
-
-def page_of(table: str, run_id: str) -> str:
-    return f"{table.rstrip('/')}/_labelmill/{_FOLDER}/{run_id}.html"

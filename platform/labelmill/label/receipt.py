@@ -112,8 +112,14 @@ class Receipt:
             self.pictures_per_core_s = round(steady / self.cores, 1) if self.cores else None
             self.pictures_per_gpu_s = round(steady / self.gpus, 1) if self.gpus else None
 
+    @property
+    def page(self) -> str:
+        """Where its page lies, beside the table."""
+        return f"{self.table.rstrip('/')}/_labelmill/receipts/{self.run_id}.html"
+
     def to_json(self) -> str:
-        found = {**asdict(self), "failed": self.failed, "bottleneck": self.bottleneck, "limited_by": self.limited_by}
+        said = {name: getattr(self, name) for name in ("failed", "bottleneck", "limited_by", "page")}
+        found = {**asdict(self), **said}
         if self.cost:
             per_million = self.cost.per_million(self.pictures_labelled)
             found["cost"] = {**asdict(self.cost), "total": self.cost.total, "per_million": per_million}
@@ -133,6 +139,7 @@ class Receipt:
             "labels: " + (_counts(self.labels) or "none"),
             *self._cost(),
             f"table: {self.table}   run: {self.run_id}",
+            f"receipt: {self.page}",
         ]
         return "\n".join(lines)
 

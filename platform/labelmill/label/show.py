@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from labelmill.errors import SpecError
-from labelmill.label.ledger import last_receipts, page_of
+from labelmill.label.ledger import last_receipts
 from labelmill.label.row import STATUSES
 from labelmill.label.table import LabelTable
 
@@ -61,8 +61,8 @@ def _print_receipts(uri: str, console: Console) -> None:
     table = Table("last runs", "outcome", "labelled", "receipt", box=None, pad_edge=False, header_style="bold")
     for receipt in receipts:
         labelled = f"{receipt.get('pictures_labelled', 0):,}"
-        run, outcome = str(receipt["run_id"]), str(receipt.get("outcome", ""))
-        table.add_row(_plain(run), _plain(outcome), labelled, _plain(page_of(uri, run)))
+        run, outcome, page = (_plain(str(receipt.get(name, ""))) for name in ("run_id", "outcome", "page"))
+        table.add_row(run, outcome, labelled, page)
     console.print(table)
 
 
