@@ -80,10 +80,9 @@ def test_a_rare_label_is_found_behind_a_frequent_one():
 def test_thumbnails_take_no_more_than_their_share_of_a_workers_time():
     seconds = iter(range(10_000))
     sampler = Sampler(24, lambda: float(next(seconds)))  # each look at the clock is a second, each thumbnail one too
-    made = sum(len(offer(sampler, [f"{number}"], [("cat", 0.9)])) for number in range(1000))
-    assert 15 <= made <= 24
-    elapsed = next(seconds)
-    assert made / elapsed < 0.03
+    made = sum(len(offer(sampler, [f"{number}"], [("cat", 0.9)])) for number in range(200))
+    elapsed_s = next(seconds)
+    assert 3 <= made <= 0.02 * elapsed_s + 1
 
 
 def test_without_pictures_in_the_spec_only_failures_are_told():

@@ -93,8 +93,9 @@ class Receipt:
     def close(self, clock: Clock, *, cpu_s: float, peak_memory_bytes: int, prices: Prices | None) -> None:
         wall_s = clock.elapsed_s
         self.wall_s, self.cpu_s, self.peak_memory_bytes = round(wall_s, 2), round(cpu_s, 2), peak_memory_bytes
-        self.startup_s = clock.startup_s
         self.wall_by_stage_s = {name: round(seconds, 3) for name, seconds in clock.wall_by_stage_s().items()}
+        rest_s = self.wall_by_stage_s[START_UP] - sum(clock.startup_s.values())
+        self.startup_s = clock.startup_s | {"starting the workers and all else": round(max(0.0, rest_s), 3)}
         self.bucket_s, self.pictures_by_bucket = clock.bucket_s, [round(count, 2) for count in clock.buckets]
         if self.pictures_labelled:
             self.pictures_per_s = round(self.pictures_labelled / wall_s, 1)

@@ -162,7 +162,8 @@ def _rate_chart(receipt: Receipt) -> str:
         for index, count in enumerate(receipt.pictures_by_bucket)
     ]
     places = sorted({0, len(bars) // 2, len(bars)})
-    return bar_chart(bars, [(place, duration(place * width_s)) for place in places], "Pictures a second over the run")
+    ticks = [(place, duration(place * width_s) if place else "0") for place in places]
+    return bar_chart(bars, ticks, "Pictures a second over the run")
 
 
 def _statuses(receipt: Receipt, sheet: Sheet) -> str:

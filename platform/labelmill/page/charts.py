@@ -47,7 +47,7 @@ def line_chart(line: Line, description: str) -> str:
 def bar_chart(bars: Sequence[Bar], ticks: Sequence[tuple[float, str]], description: str) -> str:
     """Bars side by side, from zero. `ticks` are (place, text) below them, the place in bars from the left edge; their
     texts and `description` are escaped already."""
-    high = max([bar.value for bar in bars], default=0.0) * 1.05 or 1.0
+    high = _round_top(max([bar.value for bar in bars], default=0.0))
     step = _INNER / max(1, len(bars))
     gap = min(2.0, step / 5)
     parts = [_grid(0.0, high), _below([(place / max(1, len(bars)), text) for place, text in ticks])]
@@ -91,6 +91,14 @@ def _bounds(values: Sequence[float]) -> tuple[float, float]:
     low, high = min(values), max(values)
     margin = (high - low) * 0.05 or abs(high) * 0.1 or 1.0
     return (0.0 if 0 <= low < high / 2 else low - margin), high + margin
+
+
+def _round_top(value: float) -> float:
+    """The least end of an axis that holds `value` and whose quarters are round numbers."""
+    if value <= 0:
+        return 1.0
+    power = 10.0 ** math.floor(math.log10(value / 4))
+    return next(4 * step * power for step in (1, 2, 2.5, 5, 10) if 4 * step * power >= value * 0.999)
 
 
 def _grid(low: float, high: float) -> str:
