@@ -28,12 +28,13 @@ from labelmill.label.table import DataFile, existing_data_file, put_data_file
 from labelmill.model.bundle import Bundle
 from labelmill.model.engines import EngineName
 from labelmill.model.labeler import Answer, Labeler
-from labelmill.storage import open_store, read_pictures
+from labelmill.storage import num_retries, open_store, read_pictures
 
 __all__ = ["Chunk", "ChunkLabeler", "Stage"]
 
 MAX_PICTURE_BYTES = 256 * 2**20
 _BATCHES_AHEAD = 2
+_OUTPUT_TIMEOUT_S = 300.0  # a store that comes back within minutes shall not cost the night's run
 _TOP_K = 5
 
 
@@ -67,6 +68,7 @@ class Chunk:
     seconds: dict[str, float] = field(default_factory=dict)  # of waiting or working, by stage
     cpu_s: float = 0.0
     peak_rss_bytes: int = 0
+    retries: int = 0  # requests to the store that had to be sent again
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -82,7 +84,7 @@ class ChunkLabeler:
 
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
-        self._output = open_store(stage.output)
+        self._output = open_store(stage.output, timeout_s=_OUTPUT_TIMEOUT_S)
         self._labeler = Labeler(
             stage.bundle,
             stage.engine,
@@ -97,7 +99,7 @@ class ChunkLabeler:
         return {"chunk": [self.label(int(number)).to_json() for number in batch["chunk"]]}
 
     def label(self, number: int) -> Chunk:
-        started_cpu_s = time.process_time()
+        started_cpu_s, retries_before = time.process_time(), num_retries()
         stage = self._stage
         path = f"{PARTITION}={stage.labelled_on}/{stage.run_id}-{number:08d}.parquet"
         if stage.names_are_exclusive:
@@ -118,6 +120,7 @@ class ChunkLabeler:
         chunk = _summary(number, file, rows)
         chunk.seconds = seconds
         chunk.cpu_s = time.process_time() - started_cpu_s
+        chunk.retries = num_retries() - retries_before
         chunk.peak_rss_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         return chunk
 
