@@ -200,7 +200,7 @@ def main() -> None:
                 statuses["ok"] += 1
             except ImageError as exc:
                 statuses[exc.status] += 1
-                if not str(exc) or "\n" in str(exc) or "0x" in str(exc) or len(str(exc)) > 300:
+                if not str(exc) or "\n" in str(exc) or "at 0x" in str(exc) or len(str(exc)) > 300:
                     wrong.append((name, f"unfit for a row: {exc}"))
             except Exception as exc:  # noqa: BLE001 - which is what we look for
                 wrong.append((name, f"{type(exc).__name__}: {exc}"))

@@ -30,11 +30,11 @@ def labelmill(*arguments, cwd=None, timeout_s=300, **environ):
     )
 
 
-def start_labelmill(*arguments, cwd=None, log=None, **environ):
-    """Start a command and leave it running; its output goes to the file `log`."""
+def start_labelmill(*arguments, cwd=None, log=None, before=(), **environ):
+    """Start a command, with other words `before` it, and leave it running; its output goes to the file `log`."""
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND) if log else subprocess.DEVNULL
     return subprocess.Popen(
-        [sys.executable, "-m", "labelmill", *map(str, arguments)],
+        [*before, sys.executable, "-m", "labelmill", *map(str, arguments)],
         cwd=cwd,
         env=environment(**environ),
         stdout=output,

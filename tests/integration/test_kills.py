@@ -117,6 +117,6 @@ def _cluster():
     )
     try:
         nodes = json.loads(cluster.stdout.readline())
-        yield {"RAY_ADDRESS": nodes["address"], "RAY_AUTH_MODE": "disabled"}, nodes["raylet"]
+        yield {"RAY_ADDRESS": nodes["address"]} | two_nodes.SETTINGS, nodes["raylet"]
     finally:
         cluster.communicate(timeout=60)

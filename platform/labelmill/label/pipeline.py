@@ -38,6 +38,8 @@ def plan_workers(resources: Resources, engine: str, num_chunks: int) -> Workers:
 def label_chunks(stage: Stage, workers: Workers) -> Iterator[Chunk]:
     """Yield each chunk of the to-do list as its data file is finished, in any order; nothing is committed here."""
     logging.getLogger("ray.data").setLevel(logging.ERROR)
+    # Or what a worker has to say would arrive inside another exception, without its type.
+    ray.data.DataContext.get_current().raise_original_map_exception = True
     # One block a chunk: a block is what Ray hands to a worker, and repeats when the worker dies.
     numbers = [pa.table({"chunk": [number]}) for number in range(stage.todo.num_chunks)]
     chunks = ray.data.from_arrow(numbers).map_batches(
