@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import pytest
 
 from bundles import make_bundle
+from damaged import damaged
 from labelmill.storage import open_store
 from pictures import jpeg_bytes
 from promise import assert_the_promise
@@ -116,6 +117,28 @@ def test_a_job_that_the_store_slows_down_ends_whole(s3, s3_job, s3_endpoint):
     assert_the_promise(table, uris)
 
 
+@pytest.mark.long
+def test_a_corpus_of_damaged_pictures_is_one_row_each_and_changes_no_good_row(tmp_path, registry):
+    images, tables = tmp_path / "images", {}
+    images.mkdir()
+    for index in range(200):
+        (images / f"{index * 5:04d}.jpg").write_bytes(jpeg_bytes(60, 40, seed=index))
+    for kind in ("good", "mixed"):
+        if kind == "mixed":
+            for index, (_, data) in enumerate(damaged(1, 480)):
+                (images / f"{index * 2:04d}-damaged.jpg").write_bytes(data)
+        tables[kind] = tmp_path / kind
+        job = label_spec(tmp_path / "label.yaml", registry=registry, model="tiny@1", images=images, output=tables[kind])
+        done = labelmill("run", job, "--set", "max_failure_rate=1", "--set", "max_pixels=1000000")
+        assert done.returncode == 0, done.stderr
+    good, mixed = ({row["uri"]: row for row in rows_of(table)} for table in tables.values())
+    assert len(assert_the_promise(tables["mixed"], images.iterdir())) == 680
+    assert {row["status"] for row in mixed.values()} == {"ok", "unreadable", "unsupported", "too_large"}
+    own = ("etag", "size_bytes", "status", "error", "width_px", "height_px", "labels")
+    for uri, row in good.items():
+        assert [mixed[uri][name] for name in own] == [row[name] for name in own]
+
+
 # ---- a table that takes no more, in the middle of a run
 
 
@@ -151,8 +174,7 @@ def test_a_full_disk_ends_the_run_clearly(tmp_path, registry, slow_store):
         run = start_labelmill("run", job, log=tmp_path / "log")
         assert wait_for(lambda: len(data_files(table)) >= 2, run), (tmp_path / "log").read_text()
         ballast = disk / "ballast"
-        with ballast.open("wb") as file:
-            file.truncate(0)
+        with ballast.open("wb", buffering=0) as file:
             while _wrote(file, b"\0" * 4096):
                 pass
         code = run.wait(240)
@@ -202,7 +224,6 @@ def _readable_rows(table):
 def _wrote(file, data):
     try:
         file.write(data)
-        file.flush()
     except OSError:
         return False
     return True

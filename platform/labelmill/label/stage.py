@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from labelmill.errors import ChangedError, ForbiddenError, NotFoundError, StorageError
+from labelmill.errors import ChangedError, ForbiddenError, LabelmillError, NotFoundError, StorageError
 from labelmill.label.plan import Todo
 from labelmill.label.row import DATA_SCHEMA, PARTITION
 from labelmill.label.table import DataFile, existing_data_file, put_data_file
@@ -74,8 +74,8 @@ class Chunk:
         return json.dumps(asdict(self))
 
     @classmethod
-    def from_json(cls, text: str) -> Chunk:
-        fields = json.loads(text)
+    def from_fields(cls, fields: dict[str, Any]) -> Chunk:
+        """From what `to_json` wrote, parsed."""
         return cls(**{**fields, "file": DataFile(**fields["file"])})
 
 
@@ -95,8 +95,15 @@ class ChunkLabeler:
         self._readers = ThreadPoolExecutor(_BATCHES_AHEAD, thread_name_prefix="read")
 
     def __call__(self, batch: dict[str, NDArray[np.int64]]) -> dict[str, list[str]]:
-        """Chunk numbers in, one JSON text of a `Chunk` for each out: the shape that Ray Data asks for."""
-        return {"chunk": [self.label(int(number)).to_json() for number in batch["chunk"]]}
+        """Chunk numbers in, one JSON text for each out: the shape that Ray Data asks for."""
+        return {"chunk": [self._outcome(int(number)) for number in batch["chunk"]]}
+
+    def _outcome(self, number: int) -> str:
+        """A `Chunk`, or the error that ends the run: Ray prints the traceback of one that is raised on the terminal."""
+        try:
+            return self.label(number).to_json()
+        except LabelmillError as exc:
+            return json.dumps({"error": type(exc).__name__, "message": str(exc)})
 
     def label(self, number: int) -> Chunk:
         started_cpu_s, retries_before = time.process_time(), num_retries()
