@@ -6,6 +6,7 @@
     │   ├── NotFoundError          the object, folder or bucket is not there
     │   ├── ForbiddenError         the store refused us
     │   ├── UnavailableError       the store did not answer; the same call may work later
+    │   │   └── SlowDownError      because it is asked too often
     │   └── ChangedError           the object is no longer the one that was listed
     ├── ImageError                 one picture has no labels; it ends as a row, never as the end of a run
     │   ├── UnreadableError        damaged
@@ -38,6 +39,7 @@ __all__ = [
     "LabelmillError",
     "NotFoundError",
     "RegistryError",
+    "SlowDownError",
     "SpecError",
     "StorageError",
     "TableBusyError",
@@ -70,6 +72,9 @@ class ForbiddenError(StorageError): ...
 
 
 class UnavailableError(StorageError): ...
+
+
+class SlowDownError(UnavailableError): ...
 
 
 class ChangedError(StorageError): ...

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal
 
 from labelmill.cluster import connect, count_gpus
-from labelmill.errors import FailureBudgetError, SpecError
+from labelmill.errors import FailureBudgetError, FencedError, SpecError, StorageError, TableError
 from labelmill.label.lease import Lease, hold_lease
 from labelmill.label.plan import Todo, check_not_empty, plan_todo, settings_digest
 from labelmill.label.receipt import Receipt
@@ -104,7 +104,7 @@ class _Run:
             try:
                 self._label(label_chunks(stage, workers), todo)
             except BaseException:
-                self._close("stopped")
+                self._close_stopped()
                 raise
             self.usage.sample()  # the workers end with Ray, and what they used with them
         self.writer.compact(self.today)
@@ -176,10 +176,23 @@ class _Run:
                 if now - last_shown >= _PROGRESS_S:
                     self._show_progress(todo, now - started)
                     last_shown = now
-        finally:
-            # Also on the way out of a stopped run: what is finished is kept.
             self._commit(waiting)
+        except BaseException:
+            self._keep(waiting)
+            raise
+        finally:
             self.receipt.labelling_s = round(time.monotonic() - started, 2)
+
+    def _keep(self, files: list[DataFile]) -> None:
+        """On the way out of a stopped run: commit what is finished. What stopped the run is what its user must hear of,
+        unless that is another run, of which the rest follows."""
+        try:
+            self.lease.check()
+            self._commit(files)
+        except FencedError:
+            raise
+        except (TableError, StorageError) as exc:
+            logger.warning("%d finished files were not committed, the next run labels them: %s", len(files), exc)
 
     def _commit(self, files: list[DataFile]) -> list[DataFile]:
         if files:
@@ -216,6 +229,13 @@ class _Run:
             (todo.num_rows - done) / rate,
             f"{self.receipt.failed:,}",
         )
+
+    def _close_stopped(self) -> None:
+        logger.info("the run stopped; what it committed stays, and the same command goes on from there")
+        try:
+            self._close("stopped")
+        except StorageError as exc:  # what stopped the run may well be the place where its receipt goes
+            logger.warning("the receipt of this run was not written: %s", exc)
 
     def _close(self, outcome: str) -> Receipt:
         self.usage.sample()

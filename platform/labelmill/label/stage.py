@@ -18,13 +18,22 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from labelmill.errors import ChangedError, ClusterError, ForbiddenError, ImageError, NotFoundError, StorageError
+from labelmill.errors import (
+    ChangedError,
+    ClusterError,
+    ForbiddenError,
+    ImageError,
+    LabelmillError,
+    NotFoundError,
+    StorageError,
+)
 from labelmill.images.trial import Trial
 from labelmill.label.plan import Todo
 from labelmill.label.row import PARTITION
@@ -33,13 +42,14 @@ from labelmill.label.table import DataFile, existing_data_file, put_data_file
 from labelmill.model.bundle import Bundle
 from labelmill.model.engines import EngineName
 from labelmill.model.labeler import Answer, Labeler, label_together
-from labelmill.storage import open_store, read_pictures
+from labelmill.storage import num_retries, open_store, read_pictures
 
 __all__ = ["Chunk", "ChunkLabeler", "Stage"]
 
 MAX_PICTURE_BYTES = 256 * 2**20
 _BATCHES_AHEAD = 2
 _MAX_ATTEMPTS = 4
+_OUTPUT_TIMEOUT_S = 300.0  # a store that comes back within minutes shall not cost the night's run
 
 _Fetched = list[bytes | StorageError | Answer]
 
@@ -77,13 +87,14 @@ class Chunk:
     seconds: dict[str, float] = field(default_factory=dict)  # of waiting or working, by stage
     cpu_s: float = 0.0
     peak_rss_bytes: int = 0
+    retries: int = 0  # requests to the store that had to be sent again
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
 
     @classmethod
-    def from_json(cls, text: str) -> Chunk:
-        fields = json.loads(text)
+    def from_fields(cls, fields: dict[str, Any]) -> Chunk:
+        """From what `to_json` wrote, parsed."""
         return cls(**{**fields, "file": DataFile(**fields["file"])})
 
 
@@ -92,7 +103,7 @@ class ChunkLabeler:
 
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
-        self._output = open_store(stage.output)
+        self._output = open_store(stage.output, timeout_s=_OUTPUT_TIMEOUT_S)
         self._labelers = [self._load(*pair) for pair in zip(stage.bundles, stage.engines, strict=True)]
         self._readers = ThreadPoolExecutor(_BATCHES_AHEAD, thread_name_prefix="read")
 
@@ -109,11 +120,18 @@ class ChunkLabeler:
         )
 
     def __call__(self, batch: dict[str, NDArray[np.int64]]) -> dict[str, list[str]]:
-        """Chunk numbers in, one JSON text of a `Chunk` for each out: the shape that Ray Data asks for."""
-        return {"chunk": [self.label(int(number)).to_json() for number in batch["chunk"]]}
+        """Chunk numbers in, one JSON text for each out: the shape that Ray Data asks for."""
+        return {"chunk": [self._outcome(int(number)) for number in batch["chunk"]]}
+
+    def _outcome(self, number: int) -> str:
+        """A `Chunk`, or the error that ends the run: Ray prints the traceback of one that is raised on the terminal."""
+        try:
+            return self.label(number).to_json()
+        except LabelmillError as exc:
+            return json.dumps({"error": type(exc).__name__, "message": str(exc)})
 
     def label(self, number: int) -> Chunk:
-        started_cpu_s = time.process_time()
+        started_cpu_s, retries_before = time.process_time(), num_retries()
         stage = self._stage
         path = f"{PARTITION}={stage.labelled_on}/{stage.run_id}-{number:08d}.parquet"
         if stage.names_are_exclusive:
@@ -135,6 +153,7 @@ class ChunkLabeler:
         chunk = _summary(number, file, rows)
         chunk.seconds = seconds
         chunk.cpu_s = time.process_time() - started_cpu_s
+        chunk.retries = num_retries() - retries_before
         chunk.peak_rss_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         return chunk
 
