@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-__all__ = ["DATA_SCHEMA", "FINAL", "PARTITION", "RETRIED", "SCHEMA", "STATUSES"]
+from labelmill.storage import LISTING_SCHEMA
+
+__all__ = ["DATA_SCHEMA", "FINAL", "ITEM_SCHEMA", "PARTITION", "RETRIED", "SCHEMA", "STATUSES"]
+
+ITEM_SCHEMA = LISTING_SCHEMA.append(pa.field("offset", pa.int64()))
+"""A picture as it is listed. A member of a shard has the uri `<shard>#<member>`, the shard's etag, and an offset."""
 
 FINAL = ("ok", "unreadable", "unsupported", "too_large", "crashed", "timed_out", "deleted")
 RETRIED = ("missing", "forbidden", "fetch_failed", "changed")
