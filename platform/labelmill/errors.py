@@ -10,7 +10,9 @@
     ├── ImageError                 one picture has no labels; it ends as a row, never as the end of a run
     │   ├── UnreadableError        damaged
     │   ├── UnsupportedError       not a picture of a format on the closed list
-    │   └── TooLargeError          more pixels than the limit
+    │   ├── TooLargeError          more pixels than the limit
+    │   ├── CrashedError           the process that decoded it died of it
+    │   └── TimedOutError          decoding it took longer than is allowed
     ├── DataError                  labels, pictures or splits of a training set do not fit together
     ├── BundleError                a model bundle is damaged, or of a format we cannot read
     ├── RegistryError              a model, version or alias that is not in the registry, or a lost race for one
@@ -27,6 +29,7 @@ __all__ = [
     "BundleError",
     "ChangedError",
     "ClusterError",
+    "CrashedError",
     "DataError",
     "FailureBudgetError",
     "FencedError",
@@ -39,6 +42,7 @@ __all__ = [
     "StorageError",
     "TableBusyError",
     "TableError",
+    "TimedOutError",
     "TooLargeError",
     "UnavailableError",
     "UnreadableError",
@@ -87,6 +91,14 @@ class UnsupportedError(ImageError):
 
 class TooLargeError(ImageError):
     status = "too_large"
+
+
+class CrashedError(ImageError):
+    status = "crashed"
+
+
+class TimedOutError(ImageError):
+    status = "timed_out"
 
 
 class DataError(LabelmillError): ...

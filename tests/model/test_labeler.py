@@ -95,7 +95,7 @@ def test_both_engines_give_the_same_confidences(tmp_path, architecture, image_si
 def test_confidences_follow_the_task_and_the_temperature(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
     how = {"engine": "torch", "num_threads": 1}
-    logits = Labeler(make_bundle(tmp_path, "raw"), **how)._engine.logits(pixels).astype(np.float64)
+    logits = Labeler(make_bundle(tmp_path, "raw"), **how)._engine.forward(pixels)[0].astype(np.float64)
     by_label = Labeler(make_bundle(tmp_path, "raw"), **how).confidences(pixels)
     np.testing.assert_allclose(by_label, 1 / (1 + np.exp(-logits)), atol=1e-6)
     by_class = Labeler(make_bundle(tmp_path, "class", "multi_class"), **how).confidences(pixels)
@@ -113,11 +113,11 @@ def test_binary_bundle_has_one_confidence(tmp_path):
 @pytest.mark.parametrize(
     ("given", "engine"), [(None, "openvino"), ("", "openvino"), ("-1", "openvino"), ("0", "torch")]
 )
-def test_auto_takes_a_gpu_only_where_one_is_given(monkeypatch, given, engine):
+def test_auto_takes_a_gpu_only_where_one_is_given(tiny_bundle, monkeypatch, given, engine):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if given is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
-    assert choose_engine() == engine
+    assert choose_engine(tiny_bundle) == engine
 
 
 LABEL_IN_A_CHILD = """

@@ -37,7 +37,9 @@ __all__ = ["Index", "TableKeys", "Wanted", "hashed", "in_groups"]
 _BATCH_ROWS = 1_000_000
 _FILES = 256
 _RESIDENT_ROWS = 110_000_000  # 2 GB
-_KEY = np.dtype([("uri_hash", "<u8"), ("etag_hash", "<u8"), ("run", "<u4"), ("model", "u1"), ("state", "u1")])
+_KEY = np.dtype(
+    [("uri_hash", "<u8"), ("etag_hash", "<u8"), ("run", "<u4"), ("name", "u1"), ("bundle", "u1"), ("state", "u1")]
+)
 # A row that only tells of its picture; a final one; a final one of another prefix; one that says `deleted`.
 _KNOWN, _DONE, _DONE_ELSEWHERE, _DELETED = range(4)
 _UNSEEN, _SEEN, _NOT_EXPECTED = range(3)
@@ -57,7 +59,13 @@ class Wanted:
     @property
     def names(self) -> list[str]:
         """The models' names, without versions: what the current view has one row for."""
-        return [model.partition("@")[0] for model in self.models]
+        return list(dict.fromkeys(model.partition("@")[0] for model in self.models))
+
+    @property
+    def bundles(self) -> dict[str, int]:
+        """The bits of `lacking` that a bundle's row clears: two references may name one bundle."""
+        digests = self.bundle_digests
+        return {digest: sum(1 << m for m, other in enumerate(digests) if other == digest) for digest in digests}
 
     @property
     def everything(self) -> int:
@@ -127,13 +135,15 @@ def in_groups(
 class TableKeys:
     """The keys of a table's rows that matter to a run, on local disk in `folder`."""
 
-    def __init__(self, table: LabelTable, wanted: Wanted, connection: duckdb.DuckDBPyConnection, folder: Path) -> None:
-        self._table, self._wanted, self._connection, self._folder = table, wanted, connection, folder
+    def __init__(
+        self, table: LabelTable | None, wanted: Wanted, connection: duckdb.DuckDBPyConnection, folder: Path
+    ) -> None:
+        self._wanted, self._connection, self._folder = wanted, connection, folder
         self.salt = secrets.token_hex(4)
         self.num_rows = 0
         with ExitStack() as stack:
             files = [stack.enter_context(self._file(number).open("wb")) for number in range(_FILES)]
-            for batch in self._scan():
+            for batch in self._scan(table) if table else ():
                 keys = np.empty(batch.num_rows, _KEY)
                 for name in _KEY.names or ():
                     keys[name] = batch[name].to_numpy()
@@ -150,20 +160,22 @@ class TableKeys:
         return [range(start, end) for start, end in itertools.pairwise(ends)]
 
     def index(self, files: range) -> Index:
-        bits = np.uint8 if len(self._wanted.models) <= 8 else np.uint64
-        return Index({number: _Sorted(np.fromfile(self._file(number), _KEY), bits) for number in files}, bits)
+        bits = np.array(list(self._wanted.bundles.values()), np.uint8 if len(self._wanted.models) <= 8 else np.int64)
+        return Index({number: _Sorted(np.fromfile(self._file(number), _KEY), bits) for number in files})
 
-    def gone(self, uri_hashes: NDArray[np.uint64]) -> pa.RecordBatchReader:
-        """The newest row of each picture and model with one of these hashes, unless it says `deleted` already.
+    def gone(self, table: LabelTable, uri_hashes: NDArray[np.uint64]) -> pa.RecordBatchReader:
+        """The newest row of each picture and name of a model with one of these hashes, unless it says `deleted`.
 
-        Columns of the row, and `model` as a number: the table is read once more, which only a night with deleted
-        pictures pays for.
+        Columns of the row, and `model` as the number of the first model of that name. The table is read once more,
+        which only a night with deleted pictures pays for.
         """
         columns = (*_COLUMNS, "size_bytes", "modified_at")
-        self._table.attach(self._connection, "labels", columns, models=self._wanted.names)
+        table.attach(self._connection, "labels", columns, models=self._wanted.names)
         self._connection.register("gone", pa.table({"uri_hash": uri_hashes}))
         here = _low(f"md5_number('{self.salt}' || uri)")
-        rows = f"SELECT *, {self._model()} AS number FROM labels WHERE {here} IN (SELECT uri_hash FROM gone)"
+        names = [model.partition("@")[0] for model in self._wanted.models]
+        number = _case("split_part(model, '@', 1)", {name: names.index(name) for name in self._wanted.names})
+        rows = f"SELECT *, {number} AS number FROM labels WHERE {here} IN (SELECT uri_hash FROM gone)"
         newest = "QUALIFY row_number() OVER (PARTITION BY uri, number ORDER BY run_id DESC) = 1"
         return self._connection.sql(
             f"SELECT uri, size_bytes, etag, modified_at, number::INTEGER AS model "
@@ -171,27 +183,27 @@ class TableKeys:
             "WHERE status <> 'deleted' ORDER BY model, uri"
         ).to_arrow_reader(_BATCH_ROWS)
 
-    def _scan(self) -> pa.RecordBatchReader:
+    def _scan(self, table: LabelTable) -> pa.RecordBatchReader:
         wanted = self._wanted
         final = [status for status in FINAL if status not in (*wanted.retry, "deleted")]
-        digest = _case("model", dict(enumerate(wanted.bundle_digests)))
-        done = (
-            f"bundle_digest = {digest} AND settings_digest = {_quoted(wanted.settings)} AND status IN {_listed(final)}"
-        )
+        bundle = _case("bundle_digest", {digest: place for place, digest in enumerate(wanted.bundles)})
+        settings = f"settings_digest = {_quoted(wanted.settings)}"
+        done = f"bundle IS NOT NULL AND {settings} AND status IN {_listed(final)}"
         state = (
             f"CASE WHEN status = 'deleted' THEN {_DELETED} WHEN NOT ({done}) THEN {_KNOWN} "
             f"WHEN {self._is_below()} THEN {_DONE} ELSE {_DONE_ELSEWHERE} END"
         )
-        rows = f"SELECT * REPLACE ({self._model()} AS model) FROM labels"
-        self._table.attach(self._connection, "labels", _COLUMNS, models=wanted.names)
+        tells = self._is_below() if wanted.below else "false"
+        rows = f"SELECT *, {self._name()} AS name, {bundle} AS bundle FROM labels"
+        table.attach(self._connection, "labels", _COLUMNS, models=wanted.names)
         return self._connection.sql(
             f"SELECT {_hashes(self.salt)}, coalesce(try_cast(split_part(run_id, '-', 1) AS UINTEGER), 0) AS run, "
-            f"model::UTINYINT AS model, ({state})::UTINYINT AS state FROM ({rows}) "
-            f"WHERE model IS NOT NULL AND (state <> {_KNOWN} OR {self._is_below() if wanted.below else 'false'})"
+            f"name::UTINYINT AS name, coalesce(bundle, 0)::UTINYINT AS bundle, ({state})::UTINYINT AS state "
+            f"FROM ({rows}) WHERE name IS NOT NULL AND (state <> {_KNOWN} OR {tells})"
         ).to_arrow_reader(_BATCH_ROWS)
 
-    def _model(self) -> str:
-        return _case("split_part(model, '@', 1)", {name: m for m, name in enumerate(self._wanted.names)})
+    def _name(self) -> str:
+        return _case("split_part(model, '@', 1)", {name: place for place, name in enumerate(self._wanted.names)})
 
     def _is_below(self) -> str:
         return f"starts_with(uri, {_quoted(self._wanted.below)})" if self._wanted.below else "true"
@@ -203,19 +215,19 @@ class TableKeys:
 class Index:
     """The sorted keys of some of the files: what of the listing they hold, and what they hold that was not listed."""
 
-    def __init__(self, files: dict[int, _Sorted], bits: type[np.unsignedinteger[Any]]) -> None:
-        self._files, self._bits = files, bits
+    def __init__(self, files: dict[int, _Sorted]) -> None:
+        self._files = files
 
     def look_up(
         self, uri_hashes: NDArray[np.uint64], etag_hashes: NDArray[np.uint64]
     ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """For each picture the models that are done with it, as bits, and whether its uri is known at all."""
-        done, known = np.zeros(len(uri_hashes), self._bits), np.zeros(len(uri_hashes), np.bool_)
+        done, known = np.zeros(len(uri_hashes), np.int64), np.zeros(len(uri_hashes), np.bool_)
         order, pieces = _by_file(uri_hashes)
         for number, piece in pieces:
             here = order[piece]
             done[here], known[here] = self._files[number].look_up(uri_hashes[here], etag_hashes[here])
-        return done.astype(np.int64), known
+        return done, known
 
     @property
     def num_listed(self) -> int:
@@ -230,7 +242,7 @@ class Index:
 class _Sorted:
     """The keys of one file, by uri; `seen` counts at the first key of each uri."""
 
-    def __init__(self, keys: NDArray[Any], bits: type[np.unsignedinteger[Any]]) -> None:
+    def __init__(self, keys: NDArray[Any], bits: NDArray[Any]) -> None:
         keys = _not_deleted(keys)
         done = (keys["state"] == _DONE) | (keys["state"] == _DONE_ELSEWHERE)
         order = np.argsort(keys["uri_hash"]) if done.all() else np.lexsort((~done, keys["uri_hash"]))
@@ -239,7 +251,7 @@ class _Sorted:
         keep = done | first  # a row that only tells of its picture says nothing beside one that does more
         keys, done, first = keys[keep], done[keep], first[keep]
         self.uri_hash, self.etag_hash = keys["uri_hash"].copy(), keys["etag_hash"].copy()
-        self.done = np.where(done, np.left_shift(bits(1), keys["model"].astype(bits)), bits(0)).astype(bits)
+        self.done = np.where(done, bits[keys["bundle"]], bits.dtype.type(0))
         elsewhere = keys["state"] == _DONE_ELSEWHERE
         self.seen = np.where(elsewhere | ~first, np.uint8(_NOT_EXPECTED), np.uint8(_UNSEEN))
 
@@ -288,9 +300,9 @@ def _not_deleted(keys: NDArray[Any]) -> NDArray[Any]:
     deleted = keys["state"] == _DELETED
     if not deleted.any():
         return keys
-    order = np.lexsort((keys["run"], keys["model"], keys["uri_hash"]))
+    order = np.lexsort((keys["run"], keys["name"], keys["uri_hash"]))
     keys, deleted = keys[order], deleted[order]
-    starts = _starts(keys["uri_hash"]) | _starts(keys["model"])
+    starts = _starts(keys["uri_hash"]) | _starts(keys["name"])
     group = np.cumsum(starts) - 1
     last = np.full(group[-1] + 1, -1)
     np.maximum.at(last, group[deleted], np.flatnonzero(deleted))

@@ -12,8 +12,9 @@ import threading
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Literal
 
-from labelmill.cluster import connect
+from labelmill.cluster import connect, count_gpus
 from labelmill.errors import FailureBudgetError, SpecError
 from labelmill.label.lease import Lease, hold_lease
 from labelmill.label.plan import Todo, check_not_empty, plan_todo, settings_digest
@@ -22,9 +23,13 @@ from labelmill.label.stage import Chunk, Stage
 from labelmill.label.table import DataFile, LabelTable, TableWriter
 from labelmill.label.usage import TreeUsage
 from labelmill.model.bundle import Bundle
+from labelmill.model.engines import choose_engine
 from labelmill.model.registry import Registry
 from labelmill.spec import LabelSpec, LoadedSpec
 from labelmill.storage import Store, open_store
+
+if TYPE_CHECKING:
+    from labelmill.label.pipeline import Workers
 
 __all__ = ["run"]
 
@@ -44,34 +49,40 @@ def run(loaded: LoadedSpec) -> Receipt:
     spec = loaded.spec
     if not isinstance(spec, LabelSpec):
         raise SpecError(f"{loaded.path}: expected kind: label, got {spec.kind!r}")
-    bundle = Registry(spec.registry).resolve(spec.model)
-    bundle.verify()  # a damaged bundle, or a store with nothing in it, ends the run before anything is touched
+    bundles = [Registry(spec.registry).resolve(reference) for reference in spec.references]
+    for bundle in bundles:
+        bundle.verify()  # a damaged bundle, or a store with nothing in it, ends the run before anything is touched
     check_not_empty(open_store(spec.images))
     aside = open_store(open_store(spec.output).address("_labelmill"))
     with TreeUsage() as usage, hold_lease(aside, spec.name) as lease:
-        return _Run(loaded, spec, bundle, aside, lease, usage).go()
+        return _Run(loaded, spec, bundles, aside, lease, usage).go()
 
 
 class _Run:
     """One run, from the lease to the receipt."""
 
     def __init__(
-        self, loaded: LoadedSpec, spec: LabelSpec, bundle: Bundle, aside: Store, lease: Lease, usage: TreeUsage
+        self, loaded: LoadedSpec, spec: LabelSpec, bundles: list[Bundle], aside: Store, lease: Lease, usage: TreeUsage
     ) -> None:
-        self.spec, self.bundle, self.aside, self.lease, self.usage = spec, bundle, aside, lease, usage
+        self.spec, self.bundles, self.aside, self.lease, self.usage = spec, bundles, aside, lease, usage
         self.started = time.monotonic()
         self.today = datetime.now(UTC).date()
         self.images = open_store(spec.images)
         self.writer = TableWriter(spec.output)
-        self.settings = settings_digest(scores=spec.scores, max_pixels=spec.max_pixels)
+        self.settings = settings_digest(
+            scores=spec.scores,
+            embeddings=spec.embeddings,
+            max_pixels=spec.max_pixels,
+            precision="bf16" if spec.engine != "openvino" and count_gpus() else "f32",
+        )
         self.receipt = Receipt(
             run_id=self.writer.run_id,
             job=spec.name,
-            model=bundle.reference,
-            bundle_digest=bundle.digest,
+            model=", ".join(bundle.reference for bundle in bundles),
+            bundle_digest=", ".join(bundle.digest for bundle in bundles),
             table=self.writer.uri,
             images=self.images.uri,
-            engine=spec.engine,
+            engine="",
             spec=loaded.source,
         )
 
@@ -86,15 +97,12 @@ class _Run:
             from labelmill.label.pipeline import label_chunks, plan_workers
 
             workers = plan_workers(resources, self.spec.engine, todo.num_chunks)
-            logger.info("labelling by %s", workers)
+            stage = self._stage(todo, workers)
+            self.receipt.engine = ", ".join(dict.fromkeys(stage.engines))
             self.receipt.workers = str(workers)
-            if not workers.gpus and self.spec.engine != "torch":
-                # Once, before the workers ask for it; and a network that OpenVINO cannot take is told of here.
-                from labelmill.model.engines.openvino_engine import converted_graph
-
-                converted_graph(self.bundle)
+            logger.info("labelling by %s, %s", workers, self.receipt.engine)
             try:
-                self._label(label_chunks(self._stage(todo, int(workers.cpus)), workers), todo)
+                self._label(label_chunks(stage, workers), todo)
             except BaseException:
                 self._close("stopped")
                 raise
@@ -107,34 +115,52 @@ class _Run:
         for key in self.aside.keys("runs/"):
             self.aside.delete(key)  # what a run that was killed left; the lease says that it is over
         todo = plan_todo(
-            self.images,
+            self.images.list(),
             LabelTable(self.spec.output),
-            self.bundle.digest,
+            [bundle.digest for bundle in self.bundles],
             self.settings,
+            models=[bundle.reference for bundle in self.bundles],
             store=self.aside,
             run_id=self.writer.run_id,
+            retry=self.spec.retry,
+            below=self.images.uri,
         )
         self.receipt.pictures_listed = todo.listed
         self.receipt.pictures_done_before = todo.listed - todo.num_rows
         return todo
 
-    def _stage(self, todo: Todo, num_threads: int) -> Stage:
+    def _stage(self, todo: Todo, workers: Workers) -> Stage:
         spec = self.spec
         exclusive = open_store(spec.output).honours_write_if_absent()
         return Stage(
-            bundle=self.bundle,
+            bundles=tuple(self.bundles),
+            engines=tuple(self._engine(bundle, workers) for bundle in self.bundles),
             todo=todo,
             output=self.writer.uri,
             run_id=self.writer.run_id,
             labelled_on=self.today.isoformat(),
             settings_digest=self.settings,
             scores=spec.scores,
-            engine=spec.engine,
+            embeddings=spec.embeddings,
             max_pixels=spec.max_pixels,
+            timeout_s=spec.timeout_s,
             batch_size=spec.batch_size,
-            num_threads=num_threads,
+            num_threads=int(workers.cpus),
+            decode_threads=int(workers.cpus) if workers.gpus else 0,
             names_are_exclusive=exclusive,
         )
+
+    def _engine(self, bundle: Bundle, workers: Workers) -> Literal["openvino", "torch"]:
+        """Chosen here and once. Workers that choose OpenVINO then find the network converted, and one that it cannot
+        take is told of before they start."""
+        if workers.gpus or self.spec.engine == "torch":
+            return "torch"
+        if self.spec.engine == "auto" and choose_engine(bundle) == "torch":
+            return "torch"
+        from labelmill.model.engines.openvino_engine import converted_graph  # a run with nothing to do needs none
+
+        converted_graph(bundle, embeddings=self.spec.embeddings)
+        return "openvino"
 
     def _label(self, chunks: Iterator[Chunk], todo: Todo) -> None:
         """Take finished chunks, commit them at intervals that grow with the run, and stop when too many fail."""

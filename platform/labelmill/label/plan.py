@@ -35,6 +35,9 @@ TODO_SCHEMA = ITEM_SCHEMA.append(pa.field("lacking", pa.int64()))
 GONE_SCHEMA = LISTING_SCHEMA.append(pa.field("model", pa.int32()))
 """A picture as it was last seen, and the number of the model that shall have a row `deleted` for it."""
 
+# Members of a shard lie together in the order of their bytes, so that they are read together.
+_SHARD = "regexp_extract(uri, '(?is)^(.*?\\.(tar|parquet))#', 1)"
+_NEIGHBOURS = f'CASE WHEN "offset" IS NULL THEN uri ELSE {_SHARD} END, "offset", uri'
 _CHUNKS_A_PART = 16
 _MEMORY = "1GB"
 _PART_ROWS = 100_000
@@ -86,9 +89,9 @@ def _gone_key(part: int) -> str:
     return f"gone-{part:06d}.parquet"
 
 
-def settings_digest(*, scores: str, max_pixels: int) -> str:
+def settings_digest(*, scores: str, embeddings: bool, max_pixels: int, precision: str) -> str:
     """16 hex digits of what decides a row beside its picture and the bundle. Both engines answer in f32 alike."""
-    settings = {"max_pixels": max_pixels, "precision": "f32", "scores": scores}
+    settings = {"embeddings": embeddings, "max_pixels": max_pixels, "precision": precision, "scores": scores}
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -100,7 +103,7 @@ def check_not_empty(images: Store) -> None:
 
 def plan_todo(
     items: Iterator[pa.RecordBatch],
-    table: LabelTable,
+    table: LabelTable | None,
     bundle_digests: Sequence[str],
     settings: str,
     *,
@@ -116,7 +119,9 @@ def plan_todo(
     is one to `retry`, or the model has a later row that says `deleted`: a picture that came back is labelled again.
     `models` are the references (name@version) of the bundles. `below` is the prefix whose listing this is, when it
     names every picture there: then pictures of the table that it does not name are gone. Names twice are one picture.
+    No table is one without rows.
     """
+    below = below and f"{below.rstrip('/')}/"
     wanted = Wanted(tuple(models), tuple(bundle_digests), settings, tuple(retry), below)
     folder = store.address(f"runs/{run_id}")
     with TemporaryDirectory(prefix="labelmill-plan-") as name, _Lack(Path(name)) as lack:
@@ -148,8 +153,9 @@ class _Lack:
     def __exit__(self, *_: object) -> None:
         self._connection.close()
 
-    def subtract(self, items: Iterator[pa.RecordBatch], table: LabelTable, wanted: Wanted) -> None:
+    def subtract(self, items: Iterator[pa.RecordBatch], table: LabelTable | None, wanted: Wanted) -> None:
         """Keep the listed pictures that lack a row, and note the hashes of what is not listed."""
+        self._table = table
         self._keys = TableKeys(table, wanted, self._connection, self._folder)
         listing = hashed((_as_items(batch) for batch in items), self._connection, self._keys.salt)
         for files, rows in in_groups(listing, self._keys.groups(), self._folder):
@@ -189,16 +195,15 @@ class _Lack:
     def rows(self) -> Iterator[pa.Table]:
         """Neighbours in a shard stand together, so that they are read together."""
         (members,) = self._connection.execute('SELECT count("offset") FROM todo').fetchall()[0]
-        shard = 'CASE WHEN "offset" IS NULL THEN uri ELSE split_part(uri, \'#\', 1) END, "offset", uri'
         columns = ", ".join(f'"{name}"' for name in TODO_SCHEMA.names)
-        rows = self._connection.sql(f"SELECT {columns} FROM todo ORDER BY {shard if members else 'uri'}")
+        rows = self._connection.sql(f"SELECT {columns} FROM todo ORDER BY {_NEIGHBOURS if members else 'uri'}")
         return _tables(rows.to_arrow_reader(_PART_ROWS), TODO_SCHEMA)
 
     def write_gone(self, store: Store) -> int:
         """Write what is listed no more (GONE_SCHEMA), if anything may be; returns how many rows there are."""
-        if not any(len(hashes) for hashes in self._not_listed):
+        if self._table is None or not any(len(hashes) for hashes in self._not_listed):
             return 0
-        rows = self._keys.gone(np.concatenate(self._not_listed))
+        rows = self._keys.gone(self._table, np.concatenate(self._not_listed))
         return _write_parts(store, _tables(rows, GONE_SCHEMA), _PART_ROWS, _gone_key)
 
 
