@@ -115,12 +115,15 @@ class _Run:
         for key in self.aside.keys("runs/"):
             self.aside.delete(key)  # what a run that was killed left; the lease says that it is over
         todo = plan_todo(
-            self.images,
+            self.images.list(),
             LabelTable(self.spec.output),
-            self.bundles[0].digest,
+            [bundle.digest for bundle in self.bundles],
             self.settings,
+            models=[bundle.reference for bundle in self.bundles],
             store=self.aside,
             run_id=self.writer.run_id,
+            retry=self.spec.retry,
+            below=self.images.uri,
         )
         self.receipt.pictures_listed = todo.listed
         self.receipt.pictures_done_before = todo.listed - todo.num_rows

@@ -31,7 +31,7 @@ from deltalake.transaction import AddAction, RemoveAction
 
 from labelmill.errors import FencedError, TableError
 from labelmill.label.row import DATA_SCHEMA, PARTITION, SCHEMA
-from labelmill.storage import Store, delta_options, open_store
+from labelmill.storage import Store, delta_options, open_store, split_uri
 
 __all__ = ["DataFile", "LabelTable", "TableWriter", "existing_data_file", "put_data_file"]
 
@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 
 _APPLICATION = "labelmill"
 _DELTA_SCHEMA = Schema.from_arrow(SCHEMA)
-_STATISTICS = ("uri", "status", "bundle_digest", "settings_digest", "run_id")
+_STATISTICS = ("uri", "status", "model", "bundle_digest", "settings_digest", "run_id")
 _COMPACT_FROM_FILES = 16
 _TARGET_FILE_BYTES = 256 * 2**20
 
@@ -110,12 +110,31 @@ class LabelTable:
         The files are read through our own door to the store, one ahead: deltalake's own reader holds the interpreter
         while it waits for the network, and with it the heartbeat of a lease.
         """
-        names = list(columns) if columns else SCHEMA.names
-        schema = pa.schema([SCHEMA.field(name) for name in names])
-        stored = [name for name in names if name != PARTITION]
+        schema = pa.schema([SCHEMA.field(name) for name in columns or SCHEMA.names])
+        yield from self._stream(self._files(equal), schema)
+
+    def attach(
+        self, connection: duckdb.DuckDBPyConnection, name: str, columns: Sequence[str], models: Sequence[str] = ()
+    ) -> None:
+        """Make the rows' `columns` a relation of DuckDB, without the files that hold none of these models (no version).
+
+        The files of a folder are read by DuckDB itself, in parallel and as far as a query needs them; it takes the
+        characters of a pattern for one, and then, as for a store, the rows come through `batches`.
+        """
+        files = [(path, day) for path, day, action in self._actions() if _may_be_of(action, models)]
+        folder = self._store.uri
+        if files and split_uri(folder)[0] == "/" and PARTITION not in columns and not set("*?[") & set(folder):
+            paths = [self._store.address(path) for path, _ in files]
+            connection.read_parquet(paths, hive_partitioning=False).create_view(name, replace=True)
+            return
+        schema = pa.schema([SCHEMA.field(column) for column in columns])
+        connection.register(name, pa.RecordBatchReader.from_batches(schema, self._stream(files, schema)))
+
+    def _stream(self, files: Sequence[tuple[str, date]], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+        stored = [name for name in schema.names if name != PARTITION]
         with ThreadPoolExecutor(1, "table") as ahead:
             coming: deque[tuple[Future[pa.Table], date]] = deque()
-            for path, day in self._files(equal):
+            for path, day in files:
                 coming.append((ahead.submit(_read_rows, self._store, path, stored), day))
                 if len(coming) > 1:
                     yield from _as_batches(*coming.popleft(), schema)
@@ -134,12 +153,15 @@ class LabelTable:
         return rows
 
     def _files(self, equal: dict[str, str]) -> list[tuple[str, date]]:
-        actions = pa.table(self._delta.get_add_actions(flatten=True)).to_pylist()
         return [
-            (unquote(action["path"]), action[f"partition.{PARTITION}"])
-            for action in actions
+            (path, day)
+            for path, day, action in self._actions()
             if all(_may_hold(action, name, value) for name, value in equal.items())
         ]
+
+    def _actions(self) -> list[tuple[str, date, dict[str, Any]]]:
+        actions = pa.table(self._delta.get_add_actions(flatten=True)).to_pylist()
+        return [(unquote(action["path"]), action[f"partition.{PARTITION}"], action) for action in actions]
 
     @property
     def version(self) -> int:
@@ -153,6 +175,11 @@ class LabelTable:
 def _may_hold(action: dict[str, Any], name: str, value: str) -> bool:
     low, high = action.get(f"min.{name}"), action.get(f"max.{name}")
     return low is None or high is None or low <= value <= high
+
+
+def _may_be_of(action: dict[str, Any], models: Sequence[str]) -> bool:
+    low, high = action.get("min.model"), action.get("max.model")
+    return not models or low is None or high is None or any(low < f"{m}A" and f"{m}@" <= high for m in models)
 
 
 def _read_rows(store: Store, path: str, columns: list[str]) -> pa.Table:

@@ -44,6 +44,10 @@ class LabelSpec(Part):
     embeddings: bool = Field(
         default=False, description="Keep the network's pooled features beside the labels, in float16 precision."
     )
+    retry: list[Literal["unreadable", "unsupported", "too_large", "crashed", "timed_out"]] = Field(
+        default=[],
+        description="Statuses to try again although they are final: every run with this does, until it is taken out.",
+    )
     max_failure_rate: Number = Field(
         default=0.05,
         ge=0,
