@@ -15,8 +15,9 @@ from datetime import UTC, datetime
 
 from labelmill.cluster import connect
 from labelmill.errors import FailureBudgetError, SpecError
+from labelmill.label.inventory import Inventory, open_inventory
 from labelmill.label.lease import Lease, hold_lease
-from labelmill.label.plan import Todo, check_not_empty, plan_todo, settings_digest
+from labelmill.label.plan import Todo, plan_todo, settings_digest
 from labelmill.label.receipt import Receipt
 from labelmill.label.stage import Chunk, Stage
 from labelmill.label.table import DataFile, LabelTable, TableWriter
@@ -46,22 +47,30 @@ def run(loaded: LoadedSpec) -> Receipt:
         raise SpecError(f"{loaded.path}: expected kind: label, got {spec.kind!r}")
     bundle = Registry(spec.registry).resolve(spec.model)
     bundle.verify()  # a damaged bundle, or a store with nothing in it, ends the run before anything is touched
-    check_not_empty(open_store(spec.images))
     aside = open_store(open_store(spec.output).address("_labelmill"))
+    inventory = open_inventory(spec.images, aside)
+    inventory.check_not_empty()
     with TreeUsage() as usage, hold_lease(aside, spec.name) as lease:
-        return _Run(loaded, spec, bundle, aside, lease, usage).go()
+        return _Run(loaded, spec, bundle, inventory, aside, lease, usage).go()
 
 
 class _Run:
     """One run, from the lease to the receipt."""
 
     def __init__(
-        self, loaded: LoadedSpec, spec: LabelSpec, bundle: Bundle, aside: Store, lease: Lease, usage: TreeUsage
+        self,
+        loaded: LoadedSpec,
+        spec: LabelSpec,
+        bundle: Bundle,
+        inventory: Inventory,
+        aside: Store,
+        lease: Lease,
+        usage: TreeUsage,
     ) -> None:
         self.spec, self.bundle, self.aside, self.lease, self.usage = spec, bundle, aside, lease, usage
         self.started = time.monotonic()
         self.today = datetime.now(UTC).date()
-        self.images = open_store(spec.images)
+        self.inventory = inventory
         self.writer = TableWriter(spec.output)
         self.settings = settings_digest(scores=spec.scores, max_pixels=spec.max_pixels)
         self.receipt = Receipt(
@@ -70,13 +79,13 @@ class _Run:
             model=bundle.reference,
             bundle_digest=bundle.digest,
             table=self.writer.uri,
-            images=self.images.uri,
+            images=inventory.describe,
             engine=spec.engine,
             spec=loaded.source,
         )
 
     def go(self) -> Receipt:
-        logger.info("listing %s", self.images.uri)
+        logger.info("listing %s", self.inventory.describe)
         todo = self._plan()
         if not todo.num_rows:
             return self._close("nothing to do")
@@ -107,7 +116,7 @@ class _Run:
         for key in self.aside.keys("runs/"):
             self.aside.delete(key)  # what a run that was killed left; the lease says that it is over
         todo = plan_todo(
-            self.images,
+            self.inventory.list(),
             LabelTable(self.spec.output),
             self.bundle.digest,
             self.settings,

@@ -20,17 +20,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from labelmill.errors import NotFoundError
-from labelmill.label.row import FINAL
+from labelmill.label.row import FINAL, ITEM_SCHEMA
 from labelmill.label.table import LabelTable
-from labelmill.storage import LISTING_SCHEMA, Store, open_store
+from labelmill.storage import Store, open_store
 
-__all__ = ["Todo", "check_not_empty", "list_pictures", "plan_todo", "settings_digest"]
+__all__ = ["Todo", "list_pictures", "plan_todo", "settings_digest"]
 
 _CHUNKS_A_PART = 16
 _MEMORY = "2GB"
 # DuckDB reads Parquet in parallel by row group, and keeps to its memory limit when those are small.
 _ROW_GROUP = 100_000
+# Members of a shard lie together in the order of their bytes, so that they are read together.
+_SHARD = "regexp_extract(uri, '(?is)^(.*?\\.(tar|parquet))#', 1)"
+_NEIGHBOURS = f'CASE WHEN "offset" IS NULL THEN uri ELSE {_SHARD} END, "offset", uri'
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class Todo:
         return -(-self.num_rows // self.chunk_rows)
 
     def read(self, chunk: int) -> pa.Table:
-        """The rows of one chunk (LISTING_SCHEMA)."""
+        """The rows of one chunk (ITEM_SCHEMA)."""
         part = _read_part(self.folder, chunk // _CHUNKS_A_PART)
         return part.slice((chunk % _CHUNKS_A_PART) * self.chunk_rows, self.chunk_rows)
 
@@ -73,25 +75,19 @@ def settings_digest(*, scores: str, max_pixels: int) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def check_not_empty(images: Store) -> None:
-    """NotFoundError when there is nothing to label: a wrong prefix looks just like that."""
-    if not any(batch.num_rows for batch in images.list()):
-        raise NotFoundError(f"expected pictures in {images.uri}, found no object at all. Check `images` in the spec.")
-
-
-def list_pictures(images: Store, file: Path) -> int:
-    """Stream the listing of the store to a Parquet file; returns how many objects it holds."""
-    with pq.ParquetWriter(file, LISTING_SCHEMA, compression="zstd") as writer:
-        return _write_batches(writer, images.list())
+def list_pictures(items: Iterator[pa.RecordBatch], file: Path) -> int:
+    """Stream the items of an inventory to a Parquet file; returns how many there are."""
+    with pq.ParquetWriter(file, ITEM_SCHEMA, compression="zstd") as writer:
+        return _write_batches(writer, items)
 
 
 def plan_todo(
-    images: Store, table: LabelTable, bundle_digest: str, settings: str, *, store: Store, run_id: str
+    items: Iterator[pa.RecordBatch], table: LabelTable, bundle_digest: str, settings: str, *, store: Store, run_id: str
 ) -> Todo:
-    """List the store, subtract the rows that are final for this bundle and these settings, put the rest into chunks."""
+    """Subtract from the items (ITEM_SCHEMA) what is final for this bundle and these settings; cut the rest in chunks."""
     with TemporaryDirectory(prefix="labelmill-plan-") as name:
         listing, done = Path(name, "listing.parquet"), Path(name, "done.parquet")
-        listed = list_pictures(images, listing)
+        listed = list_pictures(items, listing)
         _write_done(table, bundle_digest, settings, done)
         connection = duckdb.connect(config={"memory_limit": _MEMORY, "temp_directory": name, "threads": 2})
         connection.execute("SET preserve_insertion_order = false")
@@ -102,7 +98,7 @@ def plan_todo(
         ).fetchall()
         [(num_rows,)] = connection.execute("SELECT count(*) FROM todo").fetchall()
         chunk_rows = _chunk_rows(num_rows)
-        rows = connection.sql("SELECT * FROM todo ORDER BY uri").to_arrow_reader(_ROW_GROUP)
+        rows = connection.sql(f"SELECT * FROM todo ORDER BY {_NEIGHBOURS}").to_arrow_reader(_ROW_GROUP)
         _write_parts(open_store(store.address(f"runs/{run_id}")), rows, chunk_rows * _CHUNKS_A_PART)
         connection.close()
     return Todo(store.address(f"runs/{run_id}"), num_rows, chunk_rows, listed)
@@ -142,9 +138,9 @@ def _chunk_rows(num_rows: int) -> int:
 
 
 def _write_parts(store: Store, batches: Iterator[pa.RecordBatch], part_rows: int) -> None:
-    part, waiting = 0, LISTING_SCHEMA.empty_table()
+    part, waiting = 0, ITEM_SCHEMA.empty_table()
     for batch in batches:
-        waiting = pa.concat_tables([waiting, pa.Table.from_batches([batch]).cast(LISTING_SCHEMA)])
+        waiting = pa.concat_tables([waiting, pa.Table.from_batches([batch]).cast(ITEM_SCHEMA)])
         while waiting.num_rows >= part_rows:
             _write_part(store, part, waiting.slice(0, part_rows))
             part, waiting = part + 1, waiting.slice(part_rows)

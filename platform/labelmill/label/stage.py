@@ -21,18 +21,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from labelmill.errors import ChangedError, ForbiddenError, NotFoundError, StorageError
+from labelmill.errors import ChangedError, ForbiddenError, ImageError, NotFoundError, StorageError
+from labelmill.label.fetch import read_items
 from labelmill.label.plan import Todo
 from labelmill.label.row import DATA_SCHEMA, PARTITION
 from labelmill.label.table import DataFile, existing_data_file, put_data_file
 from labelmill.model.bundle import Bundle
 from labelmill.model.engines import EngineName
 from labelmill.model.labeler import Answer, Labeler
-from labelmill.storage import open_store, read_pictures
+from labelmill.storage import open_store
 
 __all__ = ["Chunk", "ChunkLabeler", "Stage"]
 
-MAX_PICTURE_BYTES = 256 * 2**20
 _BATCHES_AHEAD = 2
 _TOP_K = 5
 
@@ -137,39 +137,28 @@ class ChunkLabeler:
         seconds.update({name: now - before.get(name, 0.0) for name, now in self._labeler.seconds.items()})
         return answers
 
-    def _fetch(self, listed: pa.Table) -> Iterator[list[bytes | StorageError | Answer]]:
+    def _fetch(self, listed: pa.Table) -> Iterator[list[bytes | StorageError | ImageError]]:
         """Batches of the pictures' bytes, or why there are none, in the listing's order, read ahead."""
         size = self._stage.batch_size
-        ahead: list[Future[list[bytes | StorageError | Answer]]] = []
+        ahead: list[Future[list[bytes | StorageError | ImageError]]] = []
         for start in range(0, listed.num_rows, size):
-            ahead.append(self._readers.submit(_read, listed.slice(start, size)))
+            ahead.append(self._readers.submit(read_items, listed.slice(start, size)))
             if len(ahead) > _BATCHES_AHEAD:
                 yield ahead.pop(0).result()
         for future in ahead:
             yield future.result()
 
-    def _label_fetched(self, fetched: Sequence[bytes | StorageError | Answer]) -> list[Answer]:
+    def _label_fetched(self, fetched: Sequence[bytes | StorageError | ImageError]) -> list[Answer]:
         labelled = iter(self._labeler.label([item for item in fetched if isinstance(item, bytes)]))
         return [next(labelled) if isinstance(item, bytes) else _not_fetched(item) for item in fetched]
 
 
-def _read(listed: pa.Table) -> list[bytes | StorageError | Answer]:
-    wanted = listed.to_pylist()
-    small = [row["size_bytes"] <= MAX_PICTURE_BYTES for row in wanted]
-    read = iter(read_pictures([(row["uri"], row["etag"]) for row, ok in zip(wanted, small, strict=True) if ok]))
-    return [next(read) if ok else _too_many_bytes(row["size_bytes"]) for row, ok in zip(wanted, small, strict=True)]
-
-
-def _too_many_bytes(size_bytes: int) -> Answer:
-    error = f"{size_bytes:,} bytes, more than the {MAX_PICTURE_BYTES:,} that are read for one picture"
-    return Answer("too_large", error, None, None, None)
-
-
-def _not_fetched(reason: StorageError | Answer) -> Answer:
-    if isinstance(reason, Answer):
-        return reason
+def _not_fetched(reason: StorageError | ImageError) -> Answer:
+    error = " ".join(str(reason).split())
+    if isinstance(reason, ImageError):
+        return Answer(reason.status, error, None, None, None)
     status = {NotFoundError: "missing", ForbiddenError: "forbidden", ChangedError: "changed"}.get(type(reason))
-    return Answer(status or "fetch_failed", " ".join(str(reason).split()), None, None, None)
+    return Answer(status or "fetch_failed", error, None, None, None)
 
 
 def _rows(listed: pa.Table, answers: Sequence[Answer], stage: Stage) -> pa.Table:
