@@ -127,7 +127,7 @@ def _read_row(item: _Item) -> Fetched:
         data = values[row - start].as_py()
     except StorageError as exc:
         return exc.with_traceback(None)
-    except (pa.ArrowException, IndexError) as exc:
+    except (pa.ArrowException, OSError, IndexError) as exc:
         return UnreadableError(f"the Parquet file is damaged: {' '.join(str(exc).split())[:200]}")
     if data is None:
         return UnreadableError(f"row {row:,} has no bytes in the column {column!r}")
@@ -201,7 +201,7 @@ _PASSING = UnavailableError("the shard could not be listed when the run began, a
 def _damage_of_parquet(file: RangedFile) -> StorageError | ImageError:
     try:
         parquet.ParquetFile(file)
-    except pa.ArrowException as exc:
+    except (pa.ArrowException, OSError) as exc:
         return UnreadableError(f"expected a Parquet file: {' '.join(str(exc).split())[:200]}")
     return _PASSING
 

@@ -133,7 +133,7 @@ def malformed_is_told(uri: str) -> Iterator[None]:
     """Turns what a reader says of a file that is not what its name says into a DataError."""
     try:
         yield
-    except (pa.ArrowException, ValueError, csv.Error) as exc:
+    except (pa.ArrowException, OSError, ValueError, csv.Error) as exc:
         raise DataError(f"{uri}: cannot be read as its name says: {' '.join(str(exc).split())[:300]}") from exc
 
 
@@ -141,7 +141,7 @@ def _items(batch: pa.RecordBatch, where: str, base: str, rows_before: int) -> pa
     names = batch.schema.names
     with malformed_is_told(where):
         uris = batch["uri"].cast(pa.string())
-        sizes = next((batch[name].cast(pa.int64()) for name in ("size_bytes", "size") if name in names), None)
+        sizes = [batch[name].cast(pa.int64()) for name in ("size_bytes", "size") if name in names]
         etags = batch["etag"].cast(pa.string()) if "etag" in names else None
     bare = pc.fill_null(pc.equal(uris, ""), True)
     if pc.any(bare).as_py():
@@ -152,7 +152,7 @@ def _items(batch: pa.RecordBatch, where: str, base: str, rows_before: int) -> pa
     if etags is not None:
         etags = pc.utf8_trim(pc.replace_substring_regex(etags, "^W/", ""), '" ')
         etags = pc.if_else(pc.equal(etags, ""), pa.scalar(None, pa.string()), etags)
-    return item_batch(uri=_addresses(uris, base), size_bytes=sizes, etag=etags)
+    return item_batch(uri=_addresses(uris, base), size_bytes=pc.coalesce(*sizes) if sizes else None, etag=etags)
 
 
 def _addresses(uris: pa.Array, base: str) -> pa.Array:

@@ -117,7 +117,7 @@ class Shards(Source):
                 yield from self._tar_items(shard, file)
             else:
                 yield from self._row_items(shard, file)
-        except (StorageError, pa.ArrowException) as exc:
+        except (StorageError, pa.ArrowException, OSError) as exc:
             logger.warning("%s: cannot be listed: %s", shard.uri, exc)
             yield _items(shard, [Member(None, 0, 0)])
 
@@ -142,7 +142,7 @@ class Shards(Source):
             return None
         try:
             stored = parquet.read_table(io.BytesIO(self._index.read(_index_key(shard))))
-        except (NotFoundError, pa.ArrowException):  # a damaged one is written anew
+        except (NotFoundError, pa.ArrowException, OSError):  # a damaged one is written anew
             return None
         if (stored.schema.metadata or {}).get(b"etag") != shard.etag.encode():
             return None
