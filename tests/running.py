@@ -45,7 +45,9 @@ def start_labelmill(*arguments, cwd=None, log=None, before=(), **environ):
 def label_spec(file, **fields):
     """Write the spec of a label job; returns its path."""
     defaults = {"kind": "label", "name": "test", "scores": "all", "engine": "openvino"}
-    Path(file).write_text(yaml.safe_dump(defaults | {name: str(value) for name, value in fields.items()}))
+    Path(file).write_text(
+        yaml.safe_dump(defaults | {n: v if isinstance(v, dict) else str(v) for n, v in fields.items()})
+    )
     return file
 
 

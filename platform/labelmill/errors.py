@@ -14,7 +14,7 @@
     │   ├── TooLargeError          more pixels than the limit
     │   ├── CrashedError           the process that decoded it died of it
     │   └── TimedOutError          decoding it took longer than is allowed
-    ├── DataError                  labels, pictures or splits of a training set do not fit together
+    ├── DataError                  a training set, or a list of pictures to label, does not fit together
     ├── BundleError                a model bundle is damaged, or of a format we cannot read
     ├── RegistryError              a model, version or alias that is not in the registry, or a lost race for one
     ├── TableError                 a label table cannot be opened or written

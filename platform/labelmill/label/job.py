@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Literal
 
 from labelmill.cluster import connect, count_gpus
 from labelmill.errors import FailureBudgetError, FencedError, SpecError, StorageError, TableError
+from labelmill.label.inventory import Inventory, open_inventory
 from labelmill.label.lease import Lease, hold_lease
-from labelmill.label.plan import Todo, check_not_empty, plan_todo, settings_digest
+from labelmill.label.plan import Todo, plan_todo, settings_digest
 from labelmill.label.receipt import Receipt
 from labelmill.label.stage import Chunk, Stage
 from labelmill.label.table import DataFile, LabelTable, TableWriter
@@ -52,22 +53,30 @@ def run(loaded: LoadedSpec) -> Receipt:
     bundles = [Registry(spec.registry).resolve(reference) for reference in spec.references]
     for bundle in bundles:
         bundle.verify()  # a damaged bundle, or a store with nothing in it, ends the run before anything is touched
-    check_not_empty(open_store(spec.images))
     aside = open_store(open_store(spec.output).address("_labelmill"))
+    inventory = open_inventory(spec.images, aside)
+    inventory.check_not_empty()
     with TreeUsage() as usage, hold_lease(aside, spec.name) as lease:
-        return _Run(loaded, spec, bundles, aside, lease, usage).go()
+        return _Run(loaded, spec, bundles, inventory, aside, lease, usage).go()
 
 
 class _Run:
     """One run, from the lease to the receipt."""
 
     def __init__(
-        self, loaded: LoadedSpec, spec: LabelSpec, bundles: list[Bundle], aside: Store, lease: Lease, usage: TreeUsage
+        self,
+        loaded: LoadedSpec,
+        spec: LabelSpec,
+        bundles: list[Bundle],
+        inventory: Inventory,
+        aside: Store,
+        lease: Lease,
+        usage: TreeUsage,
     ) -> None:
         self.spec, self.bundles, self.aside, self.lease, self.usage = spec, bundles, aside, lease, usage
         self.started = time.monotonic()
         self.today = datetime.now(UTC).date()
-        self.images = open_store(spec.images)
+        self.inventory = inventory
         self.writer = TableWriter(spec.output)
         self.settings = settings_digest(
             scores=spec.scores,
@@ -81,13 +90,13 @@ class _Run:
             model=", ".join(bundle.reference for bundle in bundles),
             bundle_digest=", ".join(bundle.digest for bundle in bundles),
             table=self.writer.uri,
-            images=self.images.uri,
+            images=inventory.describe,
             engine="",
             spec=loaded.source,
         )
 
     def go(self) -> Receipt:
-        logger.info("listing %s", self.images.uri)
+        logger.info("listing %s", self.inventory.describe)
         todo = self._plan()
         if not todo.num_rows:
             return self._close("nothing to do")
@@ -115,7 +124,7 @@ class _Run:
         for key in self.aside.keys("runs/"):
             self.aside.delete(key)  # what a run that was killed left; the lease says that it is over
         todo = plan_todo(
-            self.images.list(),
+            self.inventory.list(),
             LabelTable(self.spec.output),
             [bundle.digest for bundle in self.bundles],
             self.settings,
@@ -123,7 +132,7 @@ class _Run:
             store=self.aside,
             run_id=self.writer.run_id,
             retry=self.spec.retry,
-            below=self.images.uri,
+            below=self.inventory.complete_below,
         )
         self.receipt.pictures_listed = todo.listed
         self.receipt.pictures_done_before = todo.listed - todo.num_rows
