@@ -49,7 +49,9 @@ def test_members_are_listed_and_fetched_as_they_were_put_in(store):
     items = items_of(shards=store.uri)
     assert fetched(items, store.uri) == {
         **{f"a.tar#{n:06}.jpg": jpeg_bytes(seed=n) for n in range(3)},
-        f"b.tar#{long}": b"one", "b.tar#ü #1.webp": b"two", "b.tar#empty.gif": b"",
+        f"b.tar#{long}": b"one",
+        "b.tar#ü #1.webp": b"two",
+        "b.tar#empty.gif": b"",
         **{f"deep/c.parquet#image/{n}": bytes([n]) * n for n in range(6)},
     }
     rows = {row["uri"].removeprefix(f"{store.uri}/"): row for row in items.to_pylist()}

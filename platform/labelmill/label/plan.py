@@ -84,7 +84,7 @@ def list_pictures(items: Iterator[pa.RecordBatch], file: Path) -> int:
 def plan_todo(
     items: Iterator[pa.RecordBatch], table: LabelTable, bundle_digest: str, settings: str, *, store: Store, run_id: str
 ) -> Todo:
-    """Subtract from the items (ITEM_SCHEMA) the rows that are final for bundle and settings; put the rest into chunks."""
+    """Subtract from the items (ITEM_SCHEMA) the rows that are final for bundle and settings; chunk the rest."""
     with TemporaryDirectory(prefix="labelmill-plan-") as name:
         listing, done = Path(name, "listing.parquet"), Path(name, "done.parquet")
         listed = list_pictures(items, listing)
@@ -92,8 +92,8 @@ def plan_todo(
         connection = duckdb.connect(config={"memory_limit": _MEMORY, "temp_directory": name, "threads": 2})
         connection.execute("SET preserve_insertion_order = false")
         connection.execute(
-            "CREATE TABLE todo AS SELECT DISTINCT ON (l.uri) l.* FROM read_parquet(?) AS l ANTI JOIN read_parquet(?) AS d "
-            "ON l.uri = d.uri AND l.etag = d.etag",
+            "CREATE TABLE todo AS SELECT DISTINCT ON (l.uri) l.* FROM read_parquet(?) AS l "
+            "ANTI JOIN read_parquet(?) AS d ON l.uri = d.uri AND l.etag = d.etag",
             [str(listing), str(done)],
         ).fetchall()
         [(num_rows,)] = connection.execute("SELECT count(*) FROM todo").fetchall()
