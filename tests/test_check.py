@@ -96,6 +96,7 @@ def test_a_label_job_without_a_registry_is_told_so(folder):
 
 def test_every_kind_of_listing_is_looked_into(folder):
     parquet.write_table(pa.table({"image": [b"x"]}), "pictures/rows.parquet")
+    Path("damaged.tar").write_text("no tar")
     Path("list.csv").write_text("uri,etag\npictures/cats/1.jpg,abc\n")
     for images, detail in (
         ("{prefix: ./pictures, include: ['*.jpg']}", "reachable, 2 objects"),
@@ -109,6 +110,7 @@ def test_every_kind_of_listing_is_looked_into(folder):
         ("{manifest: ./labels.csv}", "there, but its first picture is not: no such file"),
         ("{shards: ./pictures/cats}", "reachable, but holds no tar or parquet files"),
         ("{shards: ./none.tar}", "none.tar"),
+        ("{shards: ./damaged.tar}", "damaged.tar holds no pictures, or is no plain tar or parquet file"),
     ):
         found = findings(LABEL, f"images={images}")["images"]
         assert not found.ok

@@ -37,7 +37,7 @@ _STRANGERS = (
 
 
 def sniff(data: bytes) -> str | None:
-    """One of `FORMATS`, or "heic", which is decoded where the extra of that name is installed; None for the rest."""
+    """One of `FORMATS`, or "heic", which is decoded where its extra is installed; None for anything else."""
     for start, name in _STARTS:
         if data.startswith(start):
             return name

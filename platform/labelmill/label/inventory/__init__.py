@@ -19,6 +19,8 @@ from labelmill.storage import Store
 
 __all__ = ["Inventory", "open_inventory"]
 
+_PROBED_BATCHES = 10
+
 
 @dataclass(frozen=True)
 class Inventory:
@@ -57,10 +59,17 @@ class Inventory:
 
     def probe(self) -> str:
         """What is found at a first look, in a few words; raises as `list` does."""
-        found = self.source.probe()
-        if self.narrowing.by_pattern:
-            self.check_not_empty()
-        return found
+        return self.source.probe() + self._probe_patterns()
+
+    def _probe_patterns(self) -> str:
+        if not self.narrowing.by_pattern or isinstance(self.source, Shards):  # whose members take too long to list
+            return ""
+        for number, batch in enumerate(self.narrowing.of(self.source)):
+            if batch.num_rows:
+                return ""
+            if number == _PROBED_BATCHES:
+                return ", but none of the first meets the patterns"
+        raise self._nothing()
 
     def _narrowed(self) -> Iterator[pa.RecordBatch]:
         return (batch for batch in self.narrowing.of(self.source) if batch.num_rows)

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import parquet
 
-from labelmill.errors import NotFoundError, StorageError
+from labelmill.errors import DataError, NotFoundError, StorageError
 from labelmill.label.inventory.rows import picture_column
 from labelmill.label.inventory.source import Source, item_batch
 from labelmill.label.inventory.tar import Member, tar_members
@@ -78,13 +78,23 @@ class Shards(Source):
         shards = list(islice(self._shards(), 1000))
         if not shards:
             raise NotFoundError("reachable, but holds no tar or parquet files")
-        found = next((batch for batch in self._members(shards[0]) if batch.num_rows), None)
-        if found is None:
-            raise NotFoundError(f"{shards[0].uri} holds no pictures")
-        if member_of(found["uri"][0].as_py()) is None:
-            raise StorageError(f"{shards[0].uri} cannot be read as a {shards[0].uri.rpartition('.')[2]} file")
+        first = self._first_member(shards[0])
         count = f"{len(shards):,}{'+' if len(shards) == 1000 else ''} {'shard' if len(shards) == 1 else 'shards'}"
-        return f"reachable, {count}, the first begins with {found['uri'][0].as_py().removeprefix(shards[0].uri)}"
+        return f"reachable, {count}, the first begins with #{first}"
+
+    def _first_member(self, shard: ObjectInfo) -> str:
+        """Looks no further than it must: a shard may be large."""
+        file = self._file(shard)
+        if shard.uri.lower().endswith(".parquet"):
+            items = next(self._members(shard), None)
+            found = member_of(items["uri"][0].as_py()) if items else None
+            name = found[1] if found else None
+        else:
+            member = next(tar_members(file, shard.uri), None)
+            name = member.name if member else None
+        if name is None:
+            raise DataError(f"{shard.uri} holds no pictures, or is no plain tar or parquet file")
+        return name
 
     def _shards(self) -> Iterator[ObjectInfo]:
         if self._single:
@@ -107,8 +117,7 @@ class Shards(Source):
         """The shard's pictures. One that cannot be listed stands for itself, and its row will say why; but a Parquet
         file whose columns do not fit is a mistake in the spec.
         """
-        root, key = split_uri(shard.uri)
-        file = RangedFile(open_store(root, timeout_s=self._store.timeout_s), key, shard.size_bytes, shard.etag)
+        file = self._file(shard)
         kind = re.search(_ENDINGS, shard.uri)
         try:
             if kind is None:
@@ -120,6 +129,10 @@ class Shards(Source):
         except (StorageError, pa.ArrowException, OSError) as exc:
             logger.warning("%s: cannot be listed: %s", shard.uri, exc)
             yield _items(shard, [Member(None, 0, 0)])
+
+    def _file(self, shard: ObjectInfo) -> RangedFile:
+        root, key = split_uri(shard.uri)
+        return RangedFile(open_store(root, timeout_s=self._store.timeout_s), key, shard.size_bytes, shard.etag)
 
     def _tar_items(self, shard: ObjectInfo, file: RangedFile) -> Iterator[pa.RecordBatch]:
         members = self._indexed(shard)
