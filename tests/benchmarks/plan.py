@@ -69,8 +69,8 @@ class Pictures:
             "640 + (i % 7) * 160 AS width_px, 480 + (i % 7) * 120 AS height_px, "
             "[{'label': 'label-' || (i % 80), 'confidence': (hash(i) % 10000 / 10000)::FLOAT}, "
             "{'label': 'label-' || (i % 13), 'confidence': (hash(i + 7) % 10000 / 10000)::FLOAT}] AS labels, "
-            f"NULL AS scores, NULL AS embedding, 'photos@3' AS model, '{DIGEST}' AS bundle_digest, "
-            f"'{SETTINGS}' AS settings_digest, "
+            "NULL AS scores, NULL AS embedding, 'photos@3' AS model, "
+            f"'{DIGEST}' AS bundle_digest, '{SETTINGS}' AS settings_digest, "
             f"'{run_id}' AS run_id, make_timestamptz(1772323200000000) AS labelled_at "
             f"FROM range({start}, {stop}) AS r(i) WHERE NOT ({self.is_new})"
         )

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Literal
 
 from labelmill.cluster import connect, count_gpus
 from labelmill.errors import FailureBudgetError, FencedError, SpecError, StorageError, TableError
+from labelmill.label.deletion import put_deleted
 from labelmill.label.inventory import Inventory, open_inventory
 from labelmill.label.lease import Lease, hold_lease
 from labelmill.label.plan import Todo, plan_todo, settings_digest
@@ -39,6 +40,8 @@ logger = logging.getLogger(__name__)
 _FIRST_COMMIT_S, _LAST_COMMIT_S = 5.0, 60.0
 _PROGRESS_S = 5.0
 _BUDGET_FROM = 200
+# A table of a few thousand files opens in well under a second; a run of days writes many more.
+_COMPACT_EVERY_FILES = 1024
 
 
 def run(loaded: LoadedSpec) -> Receipt:
@@ -78,6 +81,7 @@ class _Run:
         self.today = datetime.now(UTC).date()
         self.inventory = inventory
         self.writer = TableWriter(spec.output)
+        self._small_files = 0
         self.settings = settings_digest(
             scores=spec.scores,
             embeddings=spec.embeddings,
@@ -98,6 +102,7 @@ class _Run:
     def go(self) -> Receipt:
         logger.info("listing %s", self.inventory.describe)
         todo = self._plan()
+        self._mark_deleted(todo)
         if not todo.num_rows:
             return self._close("nothing to do")
         logger.info("%s pictures to label of %s listed", f"{todo.num_rows:,}", f"{todo.listed:,}")
@@ -137,6 +142,20 @@ class _Run:
         self.receipt.pictures_listed = todo.listed
         self.receipt.pictures_done_before = todo.listed - todo.num_rows
         return todo
+
+    def _mark_deleted(self, todo: Todo) -> None:
+        if todo.num_gone:
+            logger.info("%s pictures are no longer in the store", f"{todo.num_gone:,}")
+            files = put_deleted(
+                todo,
+                self.bundles,
+                open_store(self.writer.uri),
+                settings_digest=self.settings,
+                run_id=self.writer.run_id,
+                labelled_on=self.today,
+            )
+            self._commit(list(files))
+            self.receipt.pictures_deleted = todo.num_gone
 
     def _stage(self, todo: Todo, workers: Workers) -> Stage:
         spec = self.spec
@@ -212,6 +231,10 @@ class _Run:
             self.writer.commit(files)
             self.receipt.commits += 1
             self.receipt.files += len(files)
+            self._small_files += len(files)
+            if self._small_files >= _COMPACT_EVERY_FILES:
+                self.writer.compact(self.today)
+                self._small_files = 0
         return []
 
     def _check_budget(self) -> None:

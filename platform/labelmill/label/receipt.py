@@ -32,6 +32,7 @@ class Receipt:
     pictures_listed: int = 0
     pictures_done_before: int = 0
     pictures_labelled: int = 0
+    pictures_deleted: int = 0  # rows that say that a picture is no longer in the store
     commits: int = 0
     files: int = 0
     wall_s: float = 0.0

@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import math
 import secrets
 import time
 from collections import deque
@@ -40,6 +41,8 @@ logger = logging.getLogger(__name__)
 _APPLICATION = "labelmill"
 _DELTA_SCHEMA = Schema.from_arrow(SCHEMA)
 _STATISTICS = ("uri", "status", "model", "bundle_digest", "settings_digest", "run_id")
+# Not by DuckDB's own partitioning, which would also take a `model=...` further up in the path for a column.
+_COMPUTED = {PARTITION: f"regexp_extract(filename, '{PARTITION}=([0-9-]+)/[^/]*$', 1)::DATE AS {PARTITION}"}
 _COMPACT_FROM_FILES = 16
 _TARGET_FILE_BYTES = 256 * 2**20
 
@@ -122,10 +125,10 @@ class LabelTable:
         characters of a pattern for one, and then, as for a store, the rows come through `batches`.
         """
         files = [(path, day) for path, day, action in self._actions() if _may_be_of(action, models)]
-        folder = self._store.uri
-        if files and split_uri(folder)[0] == "/" and PARTITION not in columns and not set("*?[") & set(folder):
+        if files and split_uri(self.uri)[0] == "/" and not set("*?[") & set(self.uri):
             paths = [self._store.address(path) for path, _ in files]
-            connection.read_parquet(paths, hive_partitioning=False).create_view(name, replace=True)
+            rows = connection.read_parquet(paths, hive_partitioning=False, filename=PARTITION in columns)
+            rows.project(", ".join(_COMPUTED.get(column, column) for column in columns)).create_view(name, replace=True)
             return
         schema = pa.schema([SCHEMA.field(column) for column in columns])
         connection.register(name, pa.RecordBatchReader.from_batches(schema, self._stream(files, schema)))
@@ -162,6 +165,17 @@ class LabelTable:
     def _actions(self) -> list[tuple[str, date, dict[str, Any]]]:
         actions = pa.table(self._delta.get_add_actions(flatten=True)).to_pylist()
         return [(unquote(action["path"]), action[f"partition.{PARTITION}"], action) for action in actions]
+
+    def days(self) -> list[date]:
+        """The days on which the table's rows were labelled: its partitions."""
+        return sorted({day for _, day, _ in self._actions()})
+
+    def unreferenced(self, older_than_h: float) -> set[str]:
+        """Keys of the data files that no version younger than that consists of. Deletes nothing."""
+        paths = self._delta.vacuum(
+            retention_hours=math.ceil(older_than_h), dry_run=True, enforce_retention_duration=False, full=True
+        )
+        return {unquote(path) for path in paths}
 
     @property
     def version(self) -> int:
@@ -274,8 +288,8 @@ class TableWriter:
             "nothing more of it will be. Run the same command again when the other has ended."
         )
 
-    def compact(self, day: date) -> int:
-        """Merge the small files of one day's partition; returns how many fewer there are. Rows stay as they are.
+    def compact(self, day: date, *, from_files: int = _COMPACT_FROM_FILES) -> int:
+        """Merge the small files of one day's partition, if it has `from_files`; returns how many fewer there are.
 
         A merge carries no number of ours, since Delta's optimize takes none; it needs none, as it changes no row.
         """
@@ -283,7 +297,7 @@ class TableWriter:
         if self._delta.transaction_version(_APPLICATION) != self.number:
             raise self._fenced()
         here = f"{PARTITION}={day.isoformat()}/"
-        if sum(here in uri for uri in self._delta.file_uris()) < _COMPACT_FROM_FILES:
+        if sum(here in uri for uri in self._delta.file_uris()) < from_files:
             return 0
         try:
             done: dict[str, Any] = self._delta.optimize.compact(
