@@ -7,9 +7,11 @@ from contextlib import contextmanager
 
 import pytest
 from deltalake import DeltaTable
+from PIL import Image
 
 from bundles import make_bundle
 from labelmill.storage import delta_options, open_store
+from pictures import encoded
 from promise import assert_the_promise
 from running import label_spec, labelmill, rows_of, start_labelmill, wait_for
 
@@ -24,12 +26,17 @@ def place(request, tmp_path, registry, slow_store):
         s3 = request.getfixturevalue("s3")
         table, images, models = f"{s3}/labels", f"{s3}/inbox", f"{s3}/models"
         make_bundle(models)
-        store, picture = open_store(images), (slow_store / "0000.png").read_bytes()
+        store, picture = open_store(images), large_picture()
         uris = [store.address(f"{index:04d}.png") for index in range(256)]
         for uri in uris:
             store.write(uri.removeprefix(f"{images}/"), picture)
     job = label_spec(tmp_path / "label.yaml", registry=models, model="tiny@1", images=images, output=table)
     return table, job, uris
+
+
+def large_picture():
+    """Few bytes, for a server that holds them all in memory, and many pixels."""
+    return encoded(Image.linear_gradient("L").resize((2400, 2400)).convert("RGB"), "PNG")
 
 
 @contextmanager
