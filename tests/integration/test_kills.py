@@ -30,10 +30,9 @@ def moments():
     for victim, count in KILLS.items():
         for number in range(count):
             rng = random.Random(f"{SEED} {victim} {number}")
-            # The first of each comes when some are committed: the moment at which there is most to lose.
-            files = rng.randint(2, 3) if number == 0 else rng.randint(0, FILES - 1)
-            delay_s = rng.uniform(0, 5 if files == 0 and victim == "driver" else 1)
-            files = max(files, 0 if victim == "driver" else 1)
+            # Before the first file only the driver has anything to lose; two files more may come at the same moment.
+            files = rng.randint(0 if victim == "driver" and number else 1, FILES - 3)
+            delay_s = rng.uniform(0, 1 if files else 5)
             yield pytest.param(
                 victim,
                 files,
@@ -52,6 +51,8 @@ def test_whatever_dies_each_picture_ends_as_one_row(tmp_path, registry, slow_sto
         try:
             assert wait_for(lambda: len(data_files(table)) >= files, run), (tmp_path / "log").read_text()
             time.sleep(delay_s)
+            if run.poll() is not None:
+                pytest.skip("the run was over before its moment came: with this many cores it takes more pictures")
             children = psutil.Process(run.pid).children(recursive=True)
             _kill(victim, run, raylet)
             before = _committed_rows(table)

@@ -6,10 +6,11 @@ import time
 from contextlib import contextmanager
 
 import pytest
-from deltalake import DeltaTable
+from PIL import Image
 
 from bundles import make_bundle
-from labelmill.storage import delta_options, open_store
+from labelmill.storage import open_store
+from pictures import encoded
 from promise import assert_the_promise
 from running import label_spec, labelmill, rows_of, start_labelmill, wait_for
 
@@ -24,12 +25,17 @@ def place(request, tmp_path, registry, slow_store):
         s3 = request.getfixturevalue("s3")
         table, images, models = f"{s3}/labels", f"{s3}/inbox", f"{s3}/models"
         make_bundle(models)
-        store, picture = open_store(images), (slow_store / "0000.png").read_bytes()
+        store, picture = open_store(images), large_picture()
         uris = [store.address(f"{index:04d}.png") for index in range(256)]
         for uri in uris:
             store.write(uri.removeprefix(f"{images}/"), picture)
     job = label_spec(tmp_path / "label.yaml", registry=models, model="tiny@1", images=images, output=table)
     return table, job, uris
+
+
+def large_picture():
+    """Few bytes, for a server that holds them all in memory, and many pixels."""
+    return encoded(Image.linear_gradient("L").resize((2400, 2400)).convert("RGB"), "PNG")
 
 
 @contextmanager
@@ -49,13 +55,14 @@ def lease_keys(table, ending):
     return sorted(key for key in open_store(f"{table}/_labelmill").keys("lease") if key.endswith(ending))
 
 
-def version_of(table):
-    return DeltaTable(table, storage_options=delta_options(table)).version()
+def num_commits(table):
+    """From the log's names: deltalake holds the interpreter while it asks, and with it the S3 server of these tests."""
+    return sum(key.endswith(".json") for key in open_store(table).keys("_delta_log"))
 
 
 def has_commits(table):
-    """The first two versions are the empty table, and the number that this run took."""
-    return DeltaTable.is_deltatable(table, storage_options=delta_options(table)) and version_of(table) >= 2
+    """The first two make the empty table, and take the number of this run."""
+    return num_commits(table) > 2
 
 
 def wait_until(condition, run, log):
@@ -129,7 +136,7 @@ def test_a_driver_that_wakes_up_after_it_was_taken_over_commits_nothing_more(tmp
         time.sleep(15)  # in which its workers finish files that it will not commit
         second = labelmill("run", job, timeout_s=600)
         assert second.returncode == 0, second.stderr
-        version = version_of(table)
+        commits = num_commits(table)
         sleeper.send_signal(signal.SIGCONT)
         assert sleeper.wait(240) == 1
     text = log.read_text()
@@ -137,6 +144,6 @@ def test_a_driver_that_wakes_up_after_it_was_taken_over_commits_nothing_more(tmp
     assert "Traceback" not in text
     rows = assert_the_promise(table, uris)
     assert len({row["run_id"] for row in rows}) == 2
-    assert version_of(table) == version
+    assert num_commits(table) == commits
     assert labelmill("run", job).returncode == 0
     assert len(rows_of(table)) == len(rows)

@@ -60,28 +60,25 @@ def test_a_fault_that_passes_costs_a_retry_and_no_picture(s3, behind, fault):
     assert sum(proxy.requests.values()) == 16
 
 
-@pytest.mark.parametrize(
-    ("fault", "kind"),
-    [
-        ("slow_down", SlowDownError),
-        ("error", UnavailableError),
-        ("reset", UnavailableError),
-        ("truncated", UnavailableError),
-        ("stalled", UnavailableError),
-        ("forbidden", ForbiddenError),
-    ],
-)
-def test_a_fault_that_stays_is_an_error_in_its_own_place_and_in_time(s3, behind, fault, kind):
-    items, contents = pictures(s3, 6)
-    proxy = behind(lambda method, key, number: fault if key == "002.jpg" else None)
+def test_faults_that_stay_are_errors_in_their_own_places_and_in_time(s3, behind):
+    items, contents = pictures(s3, 9)
+    always = {
+        "001.jpg": ("slow_down", SlowDownError),
+        "002.jpg": ("error", UnavailableError),
+        "003.jpg": ("reset", UnavailableError),
+        "004.jpg": ("truncated", UnavailableError),
+        "005.jpg": ("stalled", UnavailableError),
+        "006.jpg": ("forbidden", ForbiddenError),
+    }
+    proxy = behind(lambda method, key, number: always.get(key, (None,))[0])
     began = time.monotonic()
-    results = read_pictures(items, timeout_s=4)
-    assert time.monotonic() - began < 12  # of these, 8 for a busy machine
-    assert type(results[2]) is kind
-    assert s3 in str(results[2])
-    assert "\n" not in str(results[2])
-    assert results[:2] + results[3:] == contents[:2] + contents[3:]
-    assert (proxy.faults[fault] == 1) == (kind is ForbiddenError)  # asking again for what is forbidden is no help
+    results = read_pictures(items, timeout_s=6)
+    assert time.monotonic() - began < 14  # of these, 8 for a busy machine
+    assert [type(result) for result in results[1:7]] == [kind for _, kind in always.values()]
+    assert all(s3 in str(result) and "\n" not in str(result) for result in results[1:7])
+    assert results[:1] + results[7:] == contents[:1] + contents[7:]
+    assert proxy.faults["forbidden"] == 1  # asking again for what is forbidden is no help
+    assert all(proxy.faults[fault] > 1 for fault, _ in always.values() if fault != "forbidden")
 
 
 def test_a_picture_replaced_or_deleted_since_it_was_listed_is_told_apart(s3, s3_buckets, behind):
@@ -104,7 +101,7 @@ def test_a_picture_replaced_or_deleted_since_it_was_listed_is_told_apart(s3, s3_
     assert sum(proxy.requests.values()) == 5
 
 
-@pytest.mark.parametrize("fault", PASSING[1:])
+@pytest.mark.parametrize("fault", ["error", "truncated", "lost", pytest.param("stalled", marks=pytest.mark.long)])
 def test_writes_and_listings_survive_a_passing_fault(s3, behind, fault):
     proxy = behind(lambda method, key, number: fault if number == 0 else None)
     store = open_store(s3, timeout_s=6 if fault == "stalled" else 40)

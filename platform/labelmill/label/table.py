@@ -12,6 +12,7 @@ import io
 import json
 import logging
 import math
+import re
 import secrets
 import time
 from collections import deque
@@ -102,7 +103,7 @@ class LabelTable:
                 f"there is no label table at {self.uri}. Run a label job with `output: {self.uri}` to make it."
             ) from exc
         except (DeltaError, OSError) as exc:
-            raise TableError(f"the label table at {self.uri} does not open: {_first_line(exc)}") from exc
+            raise TableError(f"the label table at {self.uri} does not open: {_one_line(exc)}") from exc
         missing = [name for name in SCHEMA.names if name not in {field.name for field in self._delta.schema().fields}]
         if missing:
             raise TableError(f"{self.uri} is a Delta table, but not a label table: it lacks {', '.join(missing)}.")
@@ -219,7 +220,7 @@ class TableWriter:
             self.run_id = f"{self.number + 1:09d}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
             self._commit([])  # from here on, whoever opened the table before us can no longer commit
         except (DeltaError, OSError) as exc:
-            raise TableError(f"the label table at {self.uri} cannot be written: {_first_line(exc)}") from exc
+            raise TableError(f"the label table at {self.uri} cannot be written: {_one_line(exc)}") from exc
 
     def _open_or_create(self) -> DeltaTable:
         options = delta_options(self.uri)
@@ -242,7 +243,7 @@ class TableWriter:
             self._commit([file.action() for file in files])
         except (DeltaError, OSError) as exc:
             raise TableError(
-                f"{len(files)} finished files could not be committed to {self.uri}: {_first_line(exc)}. "
+                f"{len(files)} finished files could not be committed to {self.uri}: {_one_line(exc)}. "
                 "What was committed before stays. Mend the cause and run the same command again."
             ) from exc
 
@@ -307,11 +308,13 @@ class TableWriter:
             )
         except (DeltaError, OSError) as exc:
             # Every row is committed already; small files cost readers time, not truth.
-            logger.warning("the small files of %s were not merged: %s", day, _first_line(exc))
+            logger.warning("the small files of %s were not merged: %s", day, _one_line(exc))
             done = {}
         self._delta.update_incremental()
         return int(done.get("numFilesRemoved", 0)) - int(done.get("numFilesAdded", 0))
 
 
-def _first_line(exc: BaseException) -> str:
-    return (str(exc).strip() or type(exc).__name__).splitlines()[0]
+def _one_line(exc: BaseException) -> str:
+    """deltalake puts the cause, a full disk say, on a line of its own, behind an arrow in red."""
+    lines = [line.strip(" ↳") for line in re.sub(r"\x1b\[[0-9;]*m", "", str(exc)).splitlines()]
+    return ": ".join(line for line in lines if line)[:500] or type(exc).__name__
