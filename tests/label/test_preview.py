@@ -50,7 +50,9 @@ def label_some(loaded, registry, count):
     writer, today = TableWriter(loaded.spec.output), dt.date(2026, 1, 1).isoformat()
     settings = settings_digest(scores="all", embeddings=False, max_pixels=200_000_000, precision="f32")
     rows = [
-        row | {"status": "ok", "bundle_digest": bundle.digest, "settings_digest": settings, "run_id": writer.run_id}
+        row
+        | {"status": "ok", "model": "tiny@1", "bundle_digest": bundle.digest, "settings_digest": settings}
+        | {"run_id": writer.run_id}
         for row in pa.Table.from_batches([listed]).sort_by("uri").slice(0, count).to_pylist()
     ]
     table = pa.Table.from_pylist(rows, schema=DATA_SCHEMA)
@@ -78,8 +80,9 @@ def test_a_plan_makes_no_table_and_touches_none(job, registry, tmp_path):
     assert found.sample.decode_s > 0 < found.sample.forward_s
 
     label_some(loaded, registry, 100)
+    (tmp_path / "images" / "0000.jpg").unlink()
     found = preview(loaded)
-    assert (found.pictures_to_label, found.sample, found.labelling_s) == (0, None, 0.0)
+    assert (found.pictures_to_label, found.pictures_deleted, found.sample, found.labelling_s) == (0, 1, None, 0.0)
     assert "nothing to do" in str(found)
 
 

@@ -21,7 +21,7 @@ def histograms(rows: pa.Table) -> Histograms:
     sides = pc.max_element_wise(rows["width_px"], rows["height_px"]).drop_null().to_numpy()
     return {
         "confidence": _counts(np.minimum(confidences * CONFIDENCE_BINS, CONFIDENCE_BINS - 1).astype(np.int64)),
-        "size_bytes": _counts(_logarithms(rows["size_bytes"].to_numpy())),
+        "size_bytes": _counts(_logarithms(rows["size_bytes"].drop_null().to_numpy())),
         "long_side_px": _counts(_logarithms(sides)),
     }
 

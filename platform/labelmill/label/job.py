@@ -16,11 +16,13 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal
 
 from labelmill.cluster import Resources, connect, count_gpus
-from labelmill.errors import FailureBudgetError, SpecError
+from labelmill.errors import FailureBudgetError, FencedError, SpecError, StorageError, TableError
 from labelmill.label.clock import Clock
+from labelmill.label.deletion import put_deleted
+from labelmill.label.inventory import Inventory, open_inventory
 from labelmill.label.lease import Lease, hold_lease
 from labelmill.label.ledger import write_receipt
-from labelmill.label.plan import Todo, check_not_empty, plan_todo, settings_digest
+from labelmill.label.plan import Todo, plan_todo, settings_digest
 from labelmill.label.progress import show_progress
 from labelmill.label.receipt import Receipt
 from labelmill.label.samples import Sheet
@@ -43,6 +45,8 @@ logger = logging.getLogger(__name__)
 _FIRST_COMMIT_S, _LAST_COMMIT_S = 5.0, 60.0
 _PROGRESS_S = 1.0
 _BUDGET_FROM = 200
+# A table of a few thousand files opens in well under a second; a run of days writes many more.
+_COMPACT_EVERY_FILES = 1024
 
 
 def run(loaded: LoadedSpec) -> Receipt:
@@ -57,24 +61,33 @@ def run(loaded: LoadedSpec) -> Receipt:
     bundles = [Registry(spec.registry).resolve(reference) for reference in spec.references]
     for bundle in bundles:
         bundle.verify()  # a damaged bundle, or a store with nothing in it, ends the run before anything is touched
-    check_not_empty(open_store(spec.images))
     aside = open_store(open_store(spec.output).address("_labelmill"))
+    inventory = open_inventory(spec.images, aside)
+    inventory.check_not_empty()
     with TreeUsage() as usage, hold_lease(aside, spec.name) as lease:
-        return _Run(loaded, spec, bundles, aside, lease, usage).go()
+        return _Run(loaded, spec, bundles, inventory, aside, lease, usage).go()
 
 
 class _Run:
     """One run, from the lease to the receipt."""
 
     def __init__(
-        self, loaded: LoadedSpec, spec: LabelSpec, bundles: list[Bundle], aside: Store, lease: Lease, usage: TreeUsage
+        self,
+        loaded: LoadedSpec,
+        spec: LabelSpec,
+        bundles: list[Bundle],
+        inventory: Inventory,
+        aside: Store,
+        lease: Lease,
+        usage: TreeUsage,
     ) -> None:
         self.spec, self.bundles, self.aside, self.lease, self.usage = spec, bundles, aside, lease, usage
         self.clock, self.sheet, self.elsewhere = Clock(), Sheet(spec.receipt_pictures), WorkersUsage()
         self.local, self.asked_before = True, traffic()
         self.today = datetime.now(UTC).date()
-        self.images = open_store(spec.images)
+        self.inventory = inventory
         self.writer = TableWriter(spec.output)
+        self._small_files = 0
         self.settings = settings_digest(
             scores=spec.scores,
             embeddings=spec.embeddings,
@@ -87,15 +100,16 @@ class _Run:
             model=", ".join(bundle.reference for bundle in bundles),
             bundle_digest=", ".join(bundle.digest for bundle in bundles),
             table=self.writer.uri,
-            images=self.images.uri,
+            images=inventory.describe,
             engine="",
             spec=loaded.source,
         )
 
     def go(self) -> Receipt:
-        logger.info("listing %s", self.images.uri)
+        logger.info("listing %s", self.inventory.describe)
         with self.clock.step("listing and subtracting"):
             todo = self._plan()
+            self._mark_deleted(todo)
         if not todo.num_rows:
             return self._close("nothing to do")
         logger.info("%s pictures to label of %s listed", f"{todo.num_rows:,}", f"{todo.listed:,}")
@@ -112,7 +126,7 @@ class _Run:
             try:
                 self._label(label_chunks(stage, workers), todo)
             except BaseException:
-                self._close("stopped")
+                self._close_stopped()
                 raise
             self.usage.sample()  # the workers end with Ray, and what they used with them
         self.writer.compact(self.today)
@@ -130,16 +144,33 @@ class _Run:
         for key in self.aside.keys("runs/"):
             self.aside.delete(key)  # what a run that was killed left; the lease says that it is over
         todo = plan_todo(
-            self.images,
+            self.inventory.list(),
             LabelTable(self.spec.output),
-            self.bundles[0].digest,
+            [bundle.digest for bundle in self.bundles],
             self.settings,
+            models=[bundle.reference for bundle in self.bundles],
             store=self.aside,
             run_id=self.writer.run_id,
+            retry=self.spec.retry,
+            below=self.inventory.complete_below,
         )
         self.receipt.pictures_listed = todo.listed
         self.receipt.pictures_done_before = todo.listed - todo.num_rows
         return todo
+
+    def _mark_deleted(self, todo: Todo) -> None:
+        if todo.num_gone:
+            logger.info("%s pictures are no longer in the store", f"{todo.num_gone:,}")
+            files = put_deleted(
+                todo,
+                self.bundles,
+                open_store(self.writer.uri),
+                settings_digest=self.settings,
+                run_id=self.writer.run_id,
+                labelled_on=self.today,
+            )
+            self._commit(list(files))
+            self.receipt.pictures_deleted = todo.num_gone
 
     def _stage(self, todo: Todo, workers: Workers) -> Stage:
         spec = self.spec
@@ -192,9 +223,11 @@ class _Run:
                 if now - last_shown >= _PROGRESS_S:
                     show_progress(self.clock.pace(), self.receipt, todo.num_rows)
                     last_shown = now
-        finally:
-            # Also on the way out of a stopped run: what is finished is kept.
             self._commit(waiting)
+        except BaseException:
+            self._keep(waiting)
+            raise
+        finally:
             self.receipt.labelling_s = round(time.monotonic() - started, 2)
 
     def _account(self, chunk: Chunk) -> None:
@@ -204,12 +237,27 @@ class _Run:
         if not self.local:
             self.elsewhere.add(chunk)
 
+    def _keep(self, files: list[DataFile]) -> None:
+        """On the way out of a stopped run: commit what is finished. What stopped the run is what its user must hear of,
+        unless that is another run, of which the rest follows."""
+        try:
+            self.lease.check()
+            self._commit(files)
+        except FencedError:
+            raise
+        except (TableError, StorageError) as exc:
+            logger.warning("%d finished files were not committed, the next run labels them: %s", len(files), exc)
+
     def _commit(self, files: list[DataFile]) -> list[DataFile]:
         if files:
             self.lease.check()
             self.writer.commit(files)
             self.receipt.commits += 1
             self.receipt.files += len(files)
+            self._small_files += len(files)
+            if self._small_files >= _COMPACT_EVERY_FILES:
+                self.writer.compact(self.today)
+                self._small_files = 0
         return []
 
     def _check_budget(self) -> None:
@@ -223,6 +271,13 @@ class _Run:
                 f"The run stopped and kept what it committed. `labelmill labels {receipt.table}` shows the reasons; "
                 "mend the store or raise max_failure_rate, and run the same command again."
             )
+
+    def _close_stopped(self) -> None:
+        logger.info("the run stopped; what it committed stays, and the same command goes on from there")
+        try:
+            self._close("stopped")
+        except StorageError as exc:  # what stopped the run may well be the place where its receipt goes
+            logger.warning("the receipt of this run was not written: %s", exc)
 
     def _close(self, outcome: str) -> Receipt:
         self.usage.sample()

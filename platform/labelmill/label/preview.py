@@ -13,6 +13,7 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pyarrow.compute as pc
@@ -22,9 +23,10 @@ from labelmill.cluster import Resources, resources_at_hand
 from labelmill.errors import SpecError
 from labelmill.label.amounts import bytes_text, duration
 from labelmill.label.clock import START_UP
+from labelmill.label.inventory import open_inventory
 from labelmill.label.ledger import last_receipts
 from labelmill.label.money import Cost, cost_of
-from labelmill.label.plan import Todo, check_not_empty, plan_todo, settings_digest
+from labelmill.label.plan import Todo, plan_todo, settings_digest
 from labelmill.label.rehearsal import SAMPLE_PICTURES, Rehearsal, rehearse
 from labelmill.label.table import LabelTable
 from labelmill.model.bundle import Bundle
@@ -151,17 +153,28 @@ def preview(loaded: LoadedSpec) -> Preview:
 
 
 def _todo(spec: LabelSpec, bundles: Sequence[Bundle], resources: Resources, folder: str) -> Todo:
-    images = open_store(spec.images)
-    logger.info("listing %s", images.uri)
-    check_not_empty(images)
+    scratch, table = open_store(folder), LabelTable.if_there(spec.output)
+    # The index of tar shards is a cache; beside a table that is there it serves the run as well.
+    index = open_store(open_store(spec.output).address("_labelmill")) if table else scratch
+    inventory = open_inventory(spec.images, index)
+    logger.info("listing %s", inventory.describe)
     settings = settings_digest(
         scores=spec.scores,
         embeddings=spec.embeddings,
         max_pixels=spec.max_pixels,
         precision="bf16" if spec.engine != "openvino" and resources.gpus else "f32",
     )
-    table = LabelTable.if_there(spec.output)
-    return plan_todo(images, table, bundles[0].digest, settings, store=open_store(folder), run_id="plan")
+    return plan_todo(
+        inventory.list(),
+        table,
+        [bundle.digest for bundle in bundles],
+        settings,
+        models=[bundle.reference for bundle in bundles],
+        store=scratch,
+        run_id="plan",
+        retry=spec.retry,
+        below=inventory.complete_below,
+    )
 
 
 def _predicted(
@@ -186,12 +199,12 @@ def _predicted(
     return Preview(
         job=spec.name,
         model=", ".join(bundle.reference for bundle in bundles),
-        images=open_store(spec.images).uri,
+        images=open_inventory(spec.images).describe,
         table=open_store(spec.output).uri,
         pictures_listed=todo.listed,
         pictures_done=todo.listed - todo.num_rows,
         pictures_to_label=todo.num_rows,
-        pictures_deleted=0,
+        pictures_deleted=todo.num_gone,
         bytes_to_read=read,
         workers=workers if sample else 0,
         cores=float(workers) if sample else 0.0,
@@ -220,7 +233,8 @@ def _start_s(table: str) -> float:
 def _bytes_of(todo: Todo) -> int:
     if not todo.num_rows:
         return 0
-    batches = ds.dataset(todo.folder, format="parquet").to_batches(columns=["size_bytes"])
+    parts = [str(part) for part in Path(todo.folder).glob("todo-*.parquet")]
+    batches = ds.dataset(parts, format="parquet").to_batches(columns=["size_bytes"])
     return sum(pc.sum(batch["size_bytes"]).as_py() or 0 for batch in batches)
 
 

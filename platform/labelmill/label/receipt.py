@@ -41,6 +41,7 @@ class Receipt:
     pictures_listed: int = 0
     pictures_done_before: int = 0
     pictures_labelled: int = 0
+    pictures_deleted: int = 0  # rows that say that a picture is no longer in the store
     commits: int = 0
     files: int = 0
     wall_s: float = 0.0
@@ -57,7 +58,7 @@ class Receipt:
     wall_by_stage_s: dict[str, float] = field(default_factory=dict)  # adds up to wall_s
     bucket_s: float = 1.0
     pictures_by_bucket: list[float] = field(default_factory=list)  # finished in each bucket_s since the start
-    retries: int = 0
+    retries: int = 0  # requests to the store that had to be sent again
     traffic: Traffic = field(default_factory=Traffic)
     cost: Cost | None = None
     statuses: dict[str, int] = field(default_factory=dict)

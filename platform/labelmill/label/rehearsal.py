@@ -12,8 +12,9 @@ from statistics import fmean, median
 
 import pyarrow as pa
 
+from labelmill.label.fetch import read_items
 from labelmill.label.plan import Todo
-from labelmill.label.stage import not_fetched, read_batch
+from labelmill.label.stage import not_labelled
 from labelmill.model.bundle import Bundle
 from labelmill.model.engines import choose_engine
 from labelmill.model.labeler import Answer, Labeler, label_together
@@ -70,7 +71,7 @@ def rehearse(spec: LabelSpec, bundles: Sequence[Bundle], todo: Todo) -> Rehearsa
     fetched = [
         item
         for start in range(0, items.num_rows, _READ_AT_ONCE)
-        for item in read_batch(items.slice(start, _READ_AT_ONCE))
+        for item in read_items(items.slice(start, _READ_AT_ONCE))
     ]
     fetch_s, gets = time.perf_counter() - started, (traffic() - before).gets
     labelers = [_labeler(spec, bundle) for bundle in bundles]
@@ -78,7 +79,7 @@ def rehearse(spec: LabelSpec, bundles: Sequence[Bundle], todo: Todo) -> Rehearsa
     answers, decode_s, forward_s = _label(labelers, pictures)
     labelled = iter(answers)
     rows = [
-        (uri, next(labelled) if isinstance(item, bytes) else not_fetched(item))
+        (uri, next(labelled) if isinstance(item, bytes) else not_labelled(item))
         for uri, item in zip(items["uri"].to_pylist(), fetched, strict=True)
     ]
     failed = [(uri, answer) for uri, answer in rows if answer.status != "ok"]
@@ -87,7 +88,7 @@ def rehearse(spec: LabelSpec, bundles: Sequence[Bundle], todo: Todo) -> Rehearsa
         statuses=dict(Counter(answer.status for _, answer in rows).most_common()),
         failures=[{"status": answer.status, "uri": uri, "error": answer.error or ""} for uri, answer in failed],
         engine=", ".join(dict.fromkeys(labeler.engine_name for labeler in labelers)),
-        size_bytes=median(items["size_bytes"].to_pylist()),
+        size_bytes=median(items["size_bytes"].drop_null().to_pylist() or [0]),
         fetch_s=fetch_s / items.num_rows,
         decode_s=median(decode_s or [0.0]),
         forward_s=median(forward_s or [0.0]),

@@ -18,8 +18,9 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from labelmill.errors import ImageError, StorageError
+from labelmill.errors import ImageError
 from labelmill.images.decode import decode
+from labelmill.label.fetch import Fetched
 from labelmill.model.labeler import Answer
 
 __all__ = ["Sample", "Sampler", "Sheet"]
@@ -61,7 +62,7 @@ class Sampler:
     def offer(
         self,
         uris: Sequence[str],
-        fetched: Sequence[bytes | StorageError | Answer],
+        fetched: Sequence[Fetched],
         answers: Sequence[Answer],
         decided: Sequence[Sequence[tuple[str, float]]],
     ) -> None:

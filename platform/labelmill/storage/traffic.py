@@ -12,8 +12,7 @@ __all__ = ["Traffic", "note_traffic", "traffic"]
 class Traffic:
     """Requests to object stores as their price lists name them (a HEAD is a GET; a DELETE is free), and bytes.
 
-    A folder has bytes and no requests. What a client repeats by itself, and what deltalake asks for the table's log, a
-    few requests a commit, is not seen here.
+    A folder has bytes and no requests. What deltalake asks for the table's log, a few requests a commit, is not seen.
     """
 
     lists: int = 0
