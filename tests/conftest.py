@@ -2,12 +2,24 @@
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 from uuid import uuid4
 
 import boto3
 import pytest
 from moto.server import ThreadedMotoServer
+
+import harm
+
+
+@pytest.fixture
+def harmful_decoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """Processes started from here die of pictures that end in the words of this module."""
+    path = [harm.make_decoder_harmful(tmp_path / "harm"), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, path)))
+    return harm
 
 
 @pytest.fixture(scope="session")

@@ -58,6 +58,10 @@ def test_each_command_explains_itself_with_an_example(run):
         "models promote",
         "models rollback",
         "labels",
+        "labels show",
+        "labels compact",
+        "labels vacuum",
+        "labels view",
         "demo",
     ):
         code, out, _ = run(*command.split(), "--help")
@@ -147,6 +151,29 @@ def test_a_model_that_is_not_there_is_an_error_with_exit_code_1(run):
     code, out, err = run("models", "list", "--registry", "./registry")
     assert (code, out) == (0, "")
     assert err.startswith("no models in ")
+
+
+def test_a_label_table_is_shown_merged_and_swept(run):
+    from deltalake import DeltaTable
+
+    from labelmill.label.table import TableWriter
+
+    TableWriter("./labels")
+    # A table is shown without a further word, options before or behind it.
+    shown = run("labels", "show", "./labels")
+    assert shown[::2] == (0, "")
+    assert "labels: version 1, 0 files" in shown[1]
+    assert run("labels", "./labels") == run("labels", "--limit", "3", "./labels") == shown
+    assert run("labels", "compact", "./labels") == (0, "./labels: 0 files before, 0 now\n", "")
+    assert run("labels", "vacuum", "./labels") == (0, "0 files, 0.0 MiB to delete; --delete does it\n", "")
+    assert run("labels", "vacuum", "--delete", "./labels") == (0, "0 files, 0.0 MiB deleted\n", "")
+    assert "delta.`./labels`" in run("labels", "view", "./labels", "--for", "spark")[1]
+    assert run("labels", "view", "./labels", "--for", "excel")[0] == 2
+    assert DeltaTable("./labels").version() == 2
+    code, out, err = run("labels", "vacuum", "./none")
+    assert (code, out) == (1, "")
+    assert err.startswith("error: there is no label table at ")
+    assert "\n  compact " in run("labels", "--help")[1]
 
 
 def test_an_interrupt_ends_with_130_and_no_traceback(tmp_path):

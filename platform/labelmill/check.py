@@ -7,9 +7,10 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -69,14 +70,14 @@ def _questions(spec: TrainSpec | LabelSpec | ServeSpec) -> list[_Question]:
             ]
         case LabelSpec():
             return [
-                *_registry_and_model(spec.registry, spec.model),
+                *_registry_and_models(spec.registry, spec.references),
                 _Question("images", _place(spec.images), lambda: _inventory(spec.images)),
                 _Question("output", spec.output, lambda: _writable(spec.output)),
             ]
         case ServeSpec():
             place = f"{spec.host}:{spec.port}"
             return [
-                *_registry_and_model(spec.registry, spec.model),
+                *_registry_and_models(spec.registry, [spec.model]),
                 _Question("listen", place, lambda: _free(spec.host, spec.port)),
             ]
 
@@ -110,10 +111,10 @@ def _store(uri: str) -> Store:
     return open_store(uri, timeout_s=TIMEOUT_S)
 
 
-def _registry_and_model(registry: str, model: str) -> list[_Question]:
+def _registry_and_models(registry: str, references: Sequence[str]) -> list[_Question]:
     return [
         _Question("registry", registry, lambda: _registry(registry)),
-        _Question("model", model, lambda: _model(registry, model)),
+        *(_Question("model", reference, partial(_model, registry, reference)) for reference in references),
     ]
 
 

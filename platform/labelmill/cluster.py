@@ -16,7 +16,7 @@ from types import ModuleType
 
 from labelmill.errors import ClusterError
 
-__all__ = ["Resources", "connect"]
+__all__ = ["Resources", "connect", "count_gpus"]
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +61,18 @@ def connect(*, num_cpus: int | None = None, show_workers_output: bool = False) -
     else:
         with _local(num_cpus, show_workers_output) as resources:
             yield resources
+
+
+def count_gpus() -> int:
+    """How many GPUs `connect` would yield, without starting a Ray for it."""
+    address = os.environ.get("RAY_ADDRESS")
+    if address and address != "local":
+        with connect() as resources:
+            return resources.gpus
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return len([one for one in visible.split(",") if one not in ("", "-1", "NoDevFiles")])
+    return sum(1 for device in Path("/dev").glob("nvidia*") if device.name.removeprefix("nvidia").isdecimal())
 
 
 @contextmanager

@@ -6,11 +6,14 @@
     │   ├── NotFoundError          the object, folder or bucket is not there
     │   ├── ForbiddenError         the store refused us
     │   ├── UnavailableError       the store did not answer; the same call may work later
+    │   │   └── SlowDownError      because it is asked too often
     │   └── ChangedError           the object is no longer the one that was listed
     ├── ImageError                 one picture has no labels; it ends as a row, never as the end of a run
     │   ├── UnreadableError        damaged
     │   ├── UnsupportedError       not a picture of a format on the closed list
-    │   └── TooLargeError          more pixels than the limit
+    │   ├── TooLargeError          more pixels than the limit
+    │   ├── CrashedError           the process that decoded it died of it
+    │   └── TimedOutError          decoding it took longer than is allowed
     ├── DataError                  a training set, or a list of pictures to label, does not fit together
     ├── BundleError                a model bundle is damaged, or of a format we cannot read
     ├── RegistryError              a model, version or alias that is not in the registry, or a lost race for one
@@ -27,6 +30,7 @@ __all__ = [
     "BundleError",
     "ChangedError",
     "ClusterError",
+    "CrashedError",
     "DataError",
     "FailureBudgetError",
     "FencedError",
@@ -35,10 +39,12 @@ __all__ = [
     "LabelmillError",
     "NotFoundError",
     "RegistryError",
+    "SlowDownError",
     "SpecError",
     "StorageError",
     "TableBusyError",
     "TableError",
+    "TimedOutError",
     "TooLargeError",
     "UnavailableError",
     "UnreadableError",
@@ -68,6 +74,9 @@ class ForbiddenError(StorageError): ...
 class UnavailableError(StorageError): ...
 
 
+class SlowDownError(UnavailableError): ...
+
+
 class ChangedError(StorageError): ...
 
 
@@ -87,6 +96,14 @@ class UnsupportedError(ImageError):
 
 class TooLargeError(ImageError):
     status = "too_large"
+
+
+class CrashedError(ImageError):
+    status = "crashed"
+
+
+class TimedOutError(ImageError):
+    status = "timed_out"
 
 
 class DataError(LabelmillError): ...

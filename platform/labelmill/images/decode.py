@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from labelmill.errors import TooLargeError, UnreadableError, UnsupportedError
 from labelmill.images.exif import Box, stored_box, upright
-from labelmill.images.jpeg import JpegHeader, LeaveToPillow, open_jpeg, read_jpeg
+from labelmill.images.jpeg import JpegHeader, LeaveToPillow, dct_scale, open_jpeg, read_jpeg
 from labelmill.images.pillow import open_pillow, read_pillow
 from labelmill.images.resize import resize
 from labelmill.images.sniff import FORMATS, describe, sniff
@@ -100,11 +100,16 @@ def open_picture(data: bytes, *, max_pixels: int = MAX_PIXELS) -> OpenPicture:
 def _through_turbo(data: bytes, header: JpegHeader, check_size: Callable[[int, int], None]) -> OpenPicture:
     check_size(header.width_px, header.height_px)
 
+    decoded: dict[int, tuple[NDArray[np.uint8], float]] = {}  # by scale: two networks mostly need the same one
+
     def read(scale: float) -> tuple[NDArray[np.uint8], float]:
-        try:
-            return read_jpeg(data, header, scale)
-        except LeaveToPillow:
-            return read_pillow(open_pillow(data, "jpeg", check_size)[0], scale)
+        eighths = dct_scale(scale)
+        if eighths not in decoded:
+            try:
+                decoded[eighths] = read_jpeg(data, header, eighths), eighths / 8
+            except LeaveToPillow:
+                return read_pillow(open_pillow(data, "jpeg", check_size)[0], scale)
+        return decoded[eighths]
 
     return _opened(header.width_px, header.height_px, header.orientation, read)
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from labelmill.errors import UnreadableError
 from labelmill.images.exif import orientation_of
 
-__all__ = ["JpegHeader", "LeaveToPillow", "open_jpeg", "read_jpeg"]
+__all__ = ["JpegHeader", "LeaveToPillow", "dct_scale", "open_jpeg", "read_jpeg"]
 
 # libjpeg-turbo has vector code for these scales only: at 5/8 to 7/8 it takes longer than at full size (measured: 1.2 to
 # 2 times).
@@ -53,11 +53,13 @@ def open_jpeg(data: bytes) -> JpegHeader:
     return JpegHeader(width_px, height_px, orientation, four_inks=colours in ("CMYK", "YCCK"))
 
 
-def read_jpeg(data: bytes, header: JpegHeader, scale: float) -> tuple[NDArray[np.uint8], float]:
-    """RGB pixels at the smallest DCT scale that is at least `scale`, and that scale. A truncated file is an
-    `UnreadableError`.
-    """
-    eighths = next((eighths for eighths in _SCALES if eighths >= scale * 8), 8)
+def dct_scale(scale: float) -> int:
+    """The smallest DCT scale, in eighths, that is at least `scale`; 8, the full size, where none is."""
+    return next((eighths for eighths in _SCALES if eighths >= scale * 8), 8)
+
+
+def read_jpeg(data: bytes, header: JpegHeader, eighths: int) -> NDArray[np.uint8]:
+    """RGB pixels at one of turbo's DCT scales. A truncated file is an `UnreadableError`."""
     wanted: dict[str, Any] = {
         "colorspace": "CMYK" if header.four_inks else "RGB",
         "min_height": math.ceil(header.height_px * eighths / 8),
@@ -70,7 +72,7 @@ def read_jpeg(data: bytes, header: JpegHeader, scale: float) -> tuple[NDArray[np
     # A tiny picture has the same size in pixels at several scales, and turbo then takes the smallest of them.
     if pixels_hwc.shape[0] != wanted["min_height"] or pixels_hwc.shape[1] != wanted["min_width"]:
         raise LeaveToPillow(f"{pixels_hwc.shape} where {wanted} was asked for")
-    return _mixed(pixels_hwc) if header.four_inks else pixels_hwc, eighths / 8
+    return _mixed(pixels_hwc) if header.four_inks else pixels_hwc
 
 
 def _mixed(inks_hwc: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -14,7 +14,7 @@ a 500 x 375 photograph takes, 1.9 ms are libjpeg-turbo's.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -25,7 +25,7 @@ from labelmill.errors import BundleError
 from labelmill.images.decode import MAX_PIXELS, open_picture
 from labelmill.images.exif import Box
 
-__all__ = ["Preprocessing", "evaluation_box", "evaluation_pixels"]
+__all__ = ["Preprocessing", "evaluation_box", "evaluation_pixels", "evaluation_views"]
 
 Colour = tuple[float, float, float]  # red, green, blue, of pixels scaled to 0..1
 
@@ -84,9 +84,25 @@ def evaluation_pixels(
 
     Raises what `decode` raises: UnreadableError, UnsupportedError or TooLargeError.
     """
+    [pixels_hwc], width_px, height_px = evaluation_views(data, [preprocessing], max_pixels=max_pixels)
+    return pixels_hwc, width_px, height_px
+
+
+def evaluation_views(
+    data: bytes, preprocessings: Sequence[Preprocessing], *, max_pixels: int = MAX_PIXELS
+) -> tuple[list[NDArray[np.uint8]], int, int]:
+    """`evaluation_pixels` for several networks at once: each gets exactly the pixels that it would get alone, and what
+    two of them see alike is decoded, or resized, once.
+    """
     picture = open_picture(data, max_pixels=max_pixels)
-    box = evaluation_box(picture.width_px, picture.height_px, preprocessing)
-    return picture.crop(box, preprocessing.image_size_px), picture.width_px, picture.height_px
+    views: dict[tuple[int, float], NDArray[np.uint8]] = {}
+    for preprocessing in preprocessings:
+        view = preprocessing.image_size_px, preprocessing.crop_fraction
+        if view not in views:
+            box = evaluation_box(picture.width_px, picture.height_px, preprocessing)
+            views[view] = picture.crop(box, preprocessing.image_size_px)
+    pixels = [views[preprocessing.image_size_px, preprocessing.crop_fraction] for preprocessing in preprocessings]
+    return pixels, picture.width_px, picture.height_px
 
 
 def evaluation_box(width_px: int, height_px: int, preprocessing: Preprocessing) -> Box:

@@ -16,7 +16,7 @@ from labelmill.label.inventory.shards import member_of
 from labelmill.label.inventory.tar import damage_of
 from labelmill.storage import RangedFile, open_object, open_store, read_pictures, read_ranges, split_uri
 
-__all__ = ["MAX_PICTURE_BYTES", "read_items"]
+__all__ = ["MAX_PICTURE_BYTES", "Fetched", "read_items"]
 
 MAX_PICTURE_BYTES = 256 * 2**20
 # Members that lie close together come in one request: up to here a longer body costs less than a second request.

@@ -12,9 +12,11 @@ import threading
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Literal
 
-from labelmill.cluster import connect
-from labelmill.errors import FailureBudgetError, SpecError
+from labelmill.cluster import connect, count_gpus
+from labelmill.errors import FailureBudgetError, FencedError, SpecError, StorageError, TableError
+from labelmill.label.deletion import put_deleted
 from labelmill.label.inventory import Inventory, open_inventory
 from labelmill.label.lease import Lease, hold_lease
 from labelmill.label.plan import Todo, plan_todo, settings_digest
@@ -23,9 +25,13 @@ from labelmill.label.stage import Chunk, Stage
 from labelmill.label.table import DataFile, LabelTable, TableWriter
 from labelmill.label.usage import TreeUsage
 from labelmill.model.bundle import Bundle
+from labelmill.model.engines import choose_engine
 from labelmill.model.registry import Registry
 from labelmill.spec import LabelSpec, LoadedSpec
 from labelmill.storage import Store, open_store
+
+if TYPE_CHECKING:
+    from labelmill.label.pipeline import Workers
 
 __all__ = ["run"]
 
@@ -34,6 +40,8 @@ logger = logging.getLogger(__name__)
 _FIRST_COMMIT_S, _LAST_COMMIT_S = 5.0, 60.0
 _PROGRESS_S = 5.0
 _BUDGET_FROM = 200
+# A table of a few thousand files opens in well under a second; a run of days writes many more.
+_COMPACT_EVERY_FILES = 1024
 
 
 def run(loaded: LoadedSpec) -> Receipt:
@@ -45,13 +53,14 @@ def run(loaded: LoadedSpec) -> Receipt:
     spec = loaded.spec
     if not isinstance(spec, LabelSpec):
         raise SpecError(f"{loaded.path}: expected kind: label, got {spec.kind!r}")
-    bundle = Registry(spec.registry).resolve(spec.model)
-    bundle.verify()  # a damaged bundle, or a store with nothing in it, ends the run before anything is touched
+    bundles = [Registry(spec.registry).resolve(reference) for reference in spec.references]
+    for bundle in bundles:
+        bundle.verify()  # a damaged bundle, or a store with nothing in it, ends the run before anything is touched
     aside = open_store(open_store(spec.output).address("_labelmill"))
     inventory = open_inventory(spec.images, aside)
     inventory.check_not_empty()
     with TreeUsage() as usage, hold_lease(aside, spec.name) as lease:
-        return _Run(loaded, spec, bundle, inventory, aside, lease, usage).go()
+        return _Run(loaded, spec, bundles, inventory, aside, lease, usage).go()
 
 
 class _Run:
@@ -61,32 +70,39 @@ class _Run:
         self,
         loaded: LoadedSpec,
         spec: LabelSpec,
-        bundle: Bundle,
+        bundles: list[Bundle],
         inventory: Inventory,
         aside: Store,
         lease: Lease,
         usage: TreeUsage,
     ) -> None:
-        self.spec, self.bundle, self.aside, self.lease, self.usage = spec, bundle, aside, lease, usage
+        self.spec, self.bundles, self.aside, self.lease, self.usage = spec, bundles, aside, lease, usage
         self.started = time.monotonic()
         self.today = datetime.now(UTC).date()
         self.inventory = inventory
         self.writer = TableWriter(spec.output)
-        self.settings = settings_digest(scores=spec.scores, max_pixels=spec.max_pixels)
+        self._small_files = 0
+        self.settings = settings_digest(
+            scores=spec.scores,
+            embeddings=spec.embeddings,
+            max_pixels=spec.max_pixels,
+            precision="bf16" if spec.engine != "openvino" and count_gpus() else "f32",
+        )
         self.receipt = Receipt(
             run_id=self.writer.run_id,
             job=spec.name,
-            model=bundle.reference,
-            bundle_digest=bundle.digest,
+            model=", ".join(bundle.reference for bundle in bundles),
+            bundle_digest=", ".join(bundle.digest for bundle in bundles),
             table=self.writer.uri,
             images=inventory.describe,
-            engine=spec.engine,
+            engine="",
             spec=loaded.source,
         )
 
     def go(self) -> Receipt:
         logger.info("listing %s", self.inventory.describe)
         todo = self._plan()
+        self._mark_deleted(todo)
         if not todo.num_rows:
             return self._close("nothing to do")
         logger.info("%s pictures to label of %s listed", f"{todo.num_rows:,}", f"{todo.listed:,}")
@@ -95,17 +111,14 @@ class _Run:
             from labelmill.label.pipeline import label_chunks, plan_workers
 
             workers = plan_workers(resources, self.spec.engine, todo.num_chunks)
-            logger.info("labelling by %s", workers)
+            stage = self._stage(todo, workers)
+            self.receipt.engine = ", ".join(dict.fromkeys(stage.engines))
             self.receipt.workers = str(workers)
-            if not workers.gpus and self.spec.engine != "torch":
-                # Once, before the workers ask for it; and a network that OpenVINO cannot take is told of here.
-                from labelmill.model.engines.openvino_engine import converted_graph
-
-                converted_graph(self.bundle)
+            logger.info("labelling by %s, %s", workers, self.receipt.engine)
             try:
-                self._label(label_chunks(self._stage(todo, int(workers.cpus)), workers), todo)
+                self._label(label_chunks(stage, workers), todo)
             except BaseException:
-                self._close("stopped")
+                self._close_stopped()
                 raise
             self.usage.sample()  # the workers end with Ray, and what they used with them
         self.writer.compact(self.today)
@@ -118,32 +131,64 @@ class _Run:
         todo = plan_todo(
             self.inventory.list(),
             LabelTable(self.spec.output),
-            self.bundle.digest,
+            [bundle.digest for bundle in self.bundles],
             self.settings,
+            models=[bundle.reference for bundle in self.bundles],
             store=self.aside,
             run_id=self.writer.run_id,
+            retry=self.spec.retry,
+            below=self.inventory.complete_below,
         )
         self.receipt.pictures_listed = todo.listed
         self.receipt.pictures_done_before = todo.listed - todo.num_rows
         return todo
 
-    def _stage(self, todo: Todo, num_threads: int) -> Stage:
+    def _mark_deleted(self, todo: Todo) -> None:
+        if todo.num_gone:
+            logger.info("%s pictures are no longer in the store", f"{todo.num_gone:,}")
+            files = put_deleted(
+                todo,
+                self.bundles,
+                open_store(self.writer.uri),
+                settings_digest=self.settings,
+                run_id=self.writer.run_id,
+                labelled_on=self.today,
+            )
+            self._commit(list(files))
+            self.receipt.pictures_deleted = todo.num_gone
+
+    def _stage(self, todo: Todo, workers: Workers) -> Stage:
         spec = self.spec
         exclusive = open_store(spec.output).honours_write_if_absent()
         return Stage(
-            bundle=self.bundle,
+            bundles=tuple(self.bundles),
+            engines=tuple(self._engine(bundle, workers) for bundle in self.bundles),
             todo=todo,
             output=self.writer.uri,
             run_id=self.writer.run_id,
             labelled_on=self.today.isoformat(),
             settings_digest=self.settings,
             scores=spec.scores,
-            engine=spec.engine,
+            embeddings=spec.embeddings,
             max_pixels=spec.max_pixels,
+            timeout_s=spec.timeout_s,
             batch_size=spec.batch_size,
-            num_threads=num_threads,
+            num_threads=int(workers.cpus),
+            decode_threads=int(workers.cpus) if workers.gpus else 0,
             names_are_exclusive=exclusive,
         )
+
+    def _engine(self, bundle: Bundle, workers: Workers) -> Literal["openvino", "torch"]:
+        """Chosen here and once. Workers that choose OpenVINO then find the network converted, and one that it cannot
+        take is told of before they start."""
+        if workers.gpus or self.spec.engine == "torch":
+            return "torch"
+        if self.spec.engine == "auto" and choose_engine(bundle) == "torch":
+            return "torch"
+        from labelmill.model.engines.openvino_engine import converted_graph  # a run with nothing to do needs none
+
+        converted_graph(bundle, embeddings=self.spec.embeddings)
+        return "openvino"
 
     def _label(self, chunks: Iterator[Chunk], todo: Todo) -> None:
         """Take finished chunks, commit them at intervals that grow with the run, and stop when too many fail."""
@@ -162,10 +207,23 @@ class _Run:
                 if now - last_shown >= _PROGRESS_S:
                     self._show_progress(todo, now - started)
                     last_shown = now
-        finally:
-            # Also on the way out of a stopped run: what is finished is kept.
             self._commit(waiting)
+        except BaseException:
+            self._keep(waiting)
+            raise
+        finally:
             self.receipt.labelling_s = round(time.monotonic() - started, 2)
+
+    def _keep(self, files: list[DataFile]) -> None:
+        """On the way out of a stopped run: commit what is finished. What stopped the run is what its user must hear of,
+        unless that is another run, of which the rest follows."""
+        try:
+            self.lease.check()
+            self._commit(files)
+        except FencedError:
+            raise
+        except (TableError, StorageError) as exc:
+            logger.warning("%d finished files were not committed, the next run labels them: %s", len(files), exc)
 
     def _commit(self, files: list[DataFile]) -> list[DataFile]:
         if files:
@@ -173,6 +231,10 @@ class _Run:
             self.writer.commit(files)
             self.receipt.commits += 1
             self.receipt.files += len(files)
+            self._small_files += len(files)
+            if self._small_files >= _COMPACT_EVERY_FILES:
+                self.writer.compact(self.today)
+                self._small_files = 0
         return []
 
     def _check_budget(self) -> None:
@@ -202,6 +264,13 @@ class _Run:
             (todo.num_rows - done) / rate,
             f"{self.receipt.failed:,}",
         )
+
+    def _close_stopped(self) -> None:
+        logger.info("the run stopped; what it committed stays, and the same command goes on from there")
+        try:
+            self._close("stopped")
+        except StorageError as exc:  # what stopped the run may well be the place where its receipt goes
+            logger.warning("the receipt of this run was not written: %s", exc)
 
     def _close(self, outcome: str) -> Receipt:
         self.usage.sample()

@@ -1,7 +1,8 @@
-"""What is left to do: the store's listing, less what the table already holds for this model.
+"""What is left to do: what the inventory lists, less what the table already holds for the run's models.
 
-Both sides go to Parquet on the driver's disk and meet in DuckDB, which spills: memory does not grow with the store. The
-result lies in chunks below the table's `_labelmill` folder, where every node can read its share.
+The table's rows are reduced to keys of 13 bytes, the listing streams by and is looked up (`label/difference.py`), and
+only what lacks a row is kept: in DuckDB, which spills. The result lies in chunks below the table's `_labelmill` folder,
+where every node can read its share.
 """
 
 from __future__ import annotations
@@ -9,30 +10,36 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any, Self
 
 import duckdb
+import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from labelmill.label.row import FINAL, ITEM_SCHEMA
+from labelmill.label.difference import TableKeys, Wanted, hashed, in_groups
+from labelmill.label.row import ITEM_SCHEMA
 from labelmill.label.table import LabelTable
-from labelmill.storage import Store, open_store
+from labelmill.storage import LISTING_SCHEMA, Store, open_store
 
-__all__ = ["Todo", "list_pictures", "plan_todo", "settings_digest"]
+__all__ = ["GONE_SCHEMA", "TODO_SCHEMA", "Todo", "plan_todo", "settings_digest"]
 
-_CHUNKS_A_PART = 16
-_MEMORY = "2GB"
-# DuckDB reads Parquet in parallel by row group, and keeps to its memory limit when those are small.
-_ROW_GROUP = 100_000
+TODO_SCHEMA = ITEM_SCHEMA.append(pa.field("lacking", pa.int64()))
+"""A picture to label: bit m of `lacking` is set where model m of the run has no final row for it."""
+GONE_SCHEMA = LISTING_SCHEMA.append(pa.field("model", pa.int32()))
+"""A picture as it was last seen, and the number of the model that shall have a row `deleted` for it."""
+
 # Members of a shard lie together in the order of their bytes, so that they are read together.
 _SHARD = "regexp_extract(uri, '(?is)^(.*?\\.(tar|parquet))#', 1)"
 _NEIGHBOURS = f'CASE WHEN "offset" IS NULL THEN uri ELSE {_SHARD} END, "offset", uri'
+_CHUNKS_A_PART = 16
+_MEMORY = "1GB"
+_PART_ROWS = 100_000
 
 
 @dataclass(frozen=True)
@@ -42,94 +49,165 @@ class Todo:
     folder: str
     num_rows: int
     chunk_rows: int
-    listed: int
+    listed: int  # pictures, each counted once
+    num_gone: int = 0
 
     @property
     def num_chunks(self) -> int:
         return -(-self.num_rows // self.chunk_rows)
 
     def read(self, chunk: int) -> pa.Table:
-        """The rows of one chunk (ITEM_SCHEMA)."""
-        part = _read_part(self.folder, chunk // _CHUNKS_A_PART)
+        """The rows of one chunk (TODO_SCHEMA), ordered by shard, offset and uri."""
+        part = _read_part(self.folder, _part_key(chunk // _CHUNKS_A_PART))
         return part.slice((chunk % _CHUNKS_A_PART) * self.chunk_rows, self.chunk_rows)
+
+    def gone(self) -> Iterator[pa.Table]:
+        """The pictures that are listed no more (GONE_SCHEMA), by model."""
+        for part in range(-(-self.num_gone // _PART_ROWS)):
+            yield _read_part(self.folder, _gone_key(part))
 
     def remove(self) -> None:
         """Delete the chunks: the table has their rows now."""
         store = open_store(self.folder)
         for part in range(-(-self.num_chunks // _CHUNKS_A_PART)):
             store.delete(_part_key(part))
+        for part in range(-(-self.num_gone // _PART_ROWS)):
+            store.delete(_gone_key(part))
 
 
 @lru_cache(maxsize=2)  # a worker's chunks come in order, so it reads each part once
-def _read_part(folder: str, part: int) -> pa.Table:
-    return pq.read_table(io.BytesIO(open_store(folder).read(_part_key(part))))
+def _read_part(folder: str, key: str) -> pa.Table:
+    return pq.read_table(io.BytesIO(open_store(folder).read(key)))
 
 
 def _part_key(part: int) -> str:
     return f"todo-{part:06d}.parquet"
 
 
-def settings_digest(*, scores: str, max_pixels: int) -> str:
+def _gone_key(part: int) -> str:
+    return f"gone-{part:06d}.parquet"
+
+
+def settings_digest(*, scores: str, embeddings: bool, max_pixels: int, precision: str) -> str:
     """16 hex digits of what decides a row beside its picture and the bundle. Both engines answer in f32 alike."""
-    settings = {"max_pixels": max_pixels, "precision": "f32", "scores": scores}
+    settings = {"embeddings": embeddings, "max_pixels": max_pixels, "precision": precision, "scores": scores}
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def list_pictures(items: Iterator[pa.RecordBatch], file: Path) -> int:
-    """Stream the items of an inventory to a Parquet file; returns how many there are."""
-    with pq.ParquetWriter(file, ITEM_SCHEMA, compression="zstd") as writer:
-        return _write_batches(writer, items)
-
-
 def plan_todo(
-    items: Iterator[pa.RecordBatch], table: LabelTable, bundle_digest: str, settings: str, *, store: Store, run_id: str
+    items: Iterator[pa.RecordBatch],
+    table: LabelTable | None,
+    bundle_digests: Sequence[str],
+    settings: str,
+    *,
+    models: Sequence[str],
+    store: Store,
+    run_id: str,
+    retry: Sequence[str] = (),
+    below: str | None = None,
 ) -> Todo:
-    """Subtract from the items (ITEM_SCHEMA) the rows that are final for bundle and settings; chunk the rest."""
-    with TemporaryDirectory(prefix="labelmill-plan-") as name:
-        listing, done = Path(name, "listing.parquet"), Path(name, "done.parquet")
-        listed = list_pictures(items, listing)
-        _write_done(table, bundle_digest, settings, done)
-        connection = duckdb.connect(config={"memory_limit": _MEMORY, "temp_directory": name, "threads": 2})
-        connection.execute("SET preserve_insertion_order = false")
-        connection.execute(
-            "CREATE TABLE todo AS SELECT DISTINCT ON (l.uri) l.* FROM read_parquet(?) AS l "
-            "ANTI JOIN read_parquet(?) AS d ON l.uri = d.uri AND l.etag = d.etag",
-            [str(listing), str(done)],
-        ).fetchall()
-        [(num_rows,)] = connection.execute("SELECT count(*) FROM todo").fetchall()
+    """Subtract the table from what is listed (ITEM_SCHEMA, or without `offset`), and put the rest into chunks.
+
+    Done is a picture with a final row for its uri and etag, a bundle digest and these settings, unless the row's status
+    is one to `retry`, or the model has a later row that says `deleted`: a picture that came back is labelled again.
+    `models` are the references (name@version) of the bundles. `below` is the prefix whose listing this is, when it
+    names every picture there: then pictures of the table that it does not name are gone. Names twice are one picture.
+    No table is one without rows.
+    """
+    below = below and f"{below.rstrip('/')}/"
+    wanted = Wanted(tuple(models), tuple(bundle_digests), settings, tuple(retry), below)
+    folder = store.address(f"runs/{run_id}")
+    with TemporaryDirectory(prefix="labelmill-plan-") as name, _Lack(Path(name)) as lack:
+        lack.subtract(items, table, wanted)
+        lack.drop_repeated()
+        num_rows, num_unknown = lack.count()
         chunk_rows = _chunk_rows(num_rows)
-        rows = connection.sql(f"SELECT * FROM todo ORDER BY {_NEIGHBOURS}").to_arrow_reader(_ROW_GROUP)
-        _write_parts(open_store(store.address(f"runs/{run_id}")), rows, chunk_rows * _CHUNKS_A_PART)
-        connection.close()
-    return Todo(store.address(f"runs/{run_id}"), num_rows, chunk_rows, listed)
+        _write_parts(open_store(folder), lack.rows(), chunk_rows * _CHUNKS_A_PART, _part_key)
+        num_gone = lack.write_gone(open_store(folder))
+    return Todo(folder, num_rows, chunk_rows, lack.num_known + num_unknown, num_gone)
 
 
-def _write_done(table: LabelTable, bundle_digest: str, settings: str, file: Path) -> None:
-    schema = pa.schema([("uri", pa.string()), ("etag", pa.string())])
-    columns = [*schema.names, "status", "bundle_digest", "settings_digest"]
-    final = (
-        (pc.field("bundle_digest") == bundle_digest)
-        & (pc.field("settings_digest") == settings)
-        & pc.field("status").isin(list(FINAL))
-    )
-    rows = table.batches(columns, bundle_digest=bundle_digest, settings_digest=settings)
-    with pq.ParquetWriter(file, schema, compression="zstd") as writer:
-        _write_batches(writer, (batch.filter(final) for batch in rows))
+class _Lack:
+    """The listed pictures that lack a row, in a DuckDB that spills into `folder`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._connection = duckdb.connect(config={"memory_limit": _MEMORY, "temp_directory": str(folder), "threads": 2})
+        self._connection.execute(
+            "CREATE TABLE todo (uri VARCHAR, size_bytes BIGINT, etag VARCHAR, modified_at TIMESTAMPTZ, "
+            '"offset" BIGINT, lacking BIGINT, uri_hash UBIGINT, known BOOLEAN)'
+        )
+        self.num_known = 0
+        self._not_listed: list[np.ndarray[tuple[int], np.dtype[np.uint64]]] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._connection.close()
+
+    def subtract(self, items: Iterator[pa.RecordBatch], table: LabelTable | None, wanted: Wanted) -> None:
+        """Keep the listed pictures that lack a row, and note the hashes of what is not listed."""
+        self._table = table
+        self._keys = TableKeys(table, wanted, self._connection, self._folder)
+        listing = hashed((_as_items(batch) for batch in items), self._connection, self._keys.salt)
+        for files, rows in in_groups(listing, self._keys.groups(), self._folder):
+            index = self._keys.index(files)
+            for batch in rows:
+                done, known = index.look_up(batch["uri_hash"].to_numpy(), batch["etag_hash"].to_numpy())
+                lacking = wanted.everything & ~done
+                if (keep := lacking != 0).any():
+                    self._keep(batch.filter(pa.array(keep)), lacking[keep], known[keep])
+            self.num_known += index.num_listed
+            if wanted.below:
+                self._not_listed.append(index.not_listed())
+
+    def _keep(self, rows: pa.Table, lacking: np.ndarray[Any, Any], known: np.ndarray[Any, Any]) -> None:
+        rows = rows.drop_columns(["etag_hash"]).append_column("lacking", pa.array(lacking))
+        self._connection.register("rows", rows.append_column("known", pa.array(known)))
+        self._connection.execute("INSERT INTO todo BY NAME SELECT * FROM rows")
+        self._connection.unregister("rows")
+
+    def drop_repeated(self) -> None:
+        """Of a uri that is listed more than once keep the newest."""
+        self._connection.execute(
+            "CREATE TABLE repeated AS SELECT uri_hash FROM todo GROUP BY uri_hash HAVING count(*) > 1;"
+            "DELETE FROM todo WHERE rowid IN (SELECT rowid FROM ("
+            "SELECT rowid, row_number() OVER "
+            '(PARTITION BY uri ORDER BY modified_at DESC, "offset" DESC, etag) AS place '
+            "FROM todo WHERE uri_hash IN (SELECT uri_hash FROM repeated)) WHERE place > 1)"
+        )
+
+    def count(self) -> tuple[int, int]:
+        """How many pictures lack a row, and how many of them the table knows nothing of."""
+        counts: list[tuple[int, int]] = self._connection.execute(
+            "SELECT count(*), count(*) FILTER (NOT known) FROM todo"
+        ).fetchall()
+        return counts[0]
+
+    def rows(self) -> Iterator[pa.Table]:
+        """Neighbours in a shard stand together, so that they are read together."""
+        (members,) = self._connection.execute('SELECT count("offset") FROM todo').fetchall()[0]
+        columns = ", ".join(f'"{name}"' for name in TODO_SCHEMA.names)
+        rows = self._connection.sql(f"SELECT {columns} FROM todo ORDER BY {_NEIGHBOURS if members else 'uri'}")
+        return _tables(rows.to_arrow_reader(_PART_ROWS), TODO_SCHEMA)
+
+    def write_gone(self, store: Store) -> int:
+        """Write what is listed no more (GONE_SCHEMA), if anything may be; returns how many rows there are."""
+        if self._table is None or not any(len(hashes) for hashes in self._not_listed):
+            return 0
+        rows = self._keys.gone(self._table, np.concatenate(self._not_listed))
+        return _write_parts(store, _tables(rows, GONE_SCHEMA), _PART_ROWS, _gone_key)
 
 
-def _write_batches(writer: pq.ParquetWriter, batches: Iterator[pa.RecordBatch]) -> int:
-    """Gather small batches into row groups of a fixed size."""
-    count, waiting, num_waiting = 0, [], 0
-    for batch in batches:
-        waiting.append(batch.select(writer.schema.names).cast(writer.schema))
-        num_waiting += batch.num_rows
-        count += batch.num_rows
-        if num_waiting >= _ROW_GROUP:
-            writer.write_table(pa.Table.from_batches(waiting), row_group_size=_ROW_GROUP)
-            waiting, num_waiting = [], 0
-    if waiting:
-        writer.write_table(pa.Table.from_batches(waiting), row_group_size=_ROW_GROUP)
-    return count
+def _tables(batches: pa.RecordBatchReader, schema: pa.Schema) -> Iterator[pa.Table]:
+    return (pa.Table.from_batches([batch]).cast(schema) for batch in batches)
+
+
+def _as_items(batch: pa.RecordBatch) -> pa.RecordBatch:
+    if "offset" not in batch.schema.names:
+        batch = batch.append_column("offset", pa.nulls(batch.num_rows, pa.int64()))
+    return batch.select(ITEM_SCHEMA.names).cast(ITEM_SCHEMA)
 
 
 def _chunk_rows(num_rows: int) -> int:
@@ -137,18 +215,22 @@ def _chunk_rows(num_rows: int) -> int:
     return max(64, min(2048, num_rows // 128))
 
 
-def _write_parts(store: Store, batches: Iterator[pa.RecordBatch], part_rows: int) -> None:
-    part, waiting = 0, ITEM_SCHEMA.empty_table()
-    for batch in batches:
-        waiting = pa.concat_tables([waiting, pa.Table.from_batches([batch]).cast(ITEM_SCHEMA)])
+def _write_parts(store: Store, tables: Iterator[pa.Table], part_rows: int, key: Callable[[int], str]) -> int:
+    """Cut the rows into objects of `part_rows`; returns how many rows there are."""
+    part, count = 0, 0
+    waiting: pa.Table | None = None
+    for table in tables:
+        count += table.num_rows
+        waiting = pa.concat_tables([waiting, table]) if waiting else table
         while waiting.num_rows >= part_rows:
-            _write_part(store, part, waiting.slice(0, part_rows))
+            _write_part(store, key(part), waiting.slice(0, part_rows))
             part, waiting = part + 1, waiting.slice(part_rows)
-    if waiting.num_rows:
-        _write_part(store, part, waiting)
+    if waiting:
+        _write_part(store, key(part), waiting)
+    return count
 
 
-def _write_part(store: Store, part: int, rows: pa.Table) -> None:
+def _write_part(store: Store, key: str, rows: pa.Table) -> None:
     buffer = io.BytesIO()
     pq.write_table(rows, buffer, compression="zstd")
-    store.write(_part_key(part), buffer.getvalue())
+    store.write(key, buffer.getvalue())

@@ -24,6 +24,7 @@ DATA_SCHEMA = pa.schema(
         pa.field("height_px", pa.int32()),
         pa.field("labels", _LABELS),
         pa.field("scores", _LABELS),
+        pa.field("embedding", pa.list_(pa.float32())),
         pa.field("model", pa.string()),
         pa.field("bundle_digest", pa.string()),
         pa.field("settings_digest", pa.string()),

@@ -11,15 +11,9 @@ from rich.text import Text
 from labelmill.errors import SpecError
 from labelmill.label.row import STATUSES
 from labelmill.label.table import LabelTable
+from labelmill.label.view import CURRENT_VIEW
 
 __all__ = ["CURRENT_VIEW", "print_labels"]
-
-CURRENT_VIEW = """
-SELECT * FROM labels
-QUALIFY row_number() OVER (PARTITION BY uri, split_part(model, '@', 1) ORDER BY run_id DESC) = 1
-"""
-"""One row for each picture and model name, the one committed last. Runs on one table follow one another and number
-themselves by the table's own log, so the greatest run_id is the last commit, whatever any clock says."""
 
 
 def print_labels(

@@ -11,6 +11,8 @@ from __future__ import annotations
 import io
 import json
 import logging
+import math
+import re
 import secrets
 import time
 from collections import deque
@@ -31,7 +33,7 @@ from deltalake.transaction import AddAction, RemoveAction
 
 from labelmill.errors import FencedError, TableError
 from labelmill.label.row import DATA_SCHEMA, PARTITION, SCHEMA
-from labelmill.storage import Store, delta_options, open_store
+from labelmill.storage import Store, delta_options, open_store, split_uri
 
 __all__ = ["DataFile", "LabelTable", "TableWriter", "existing_data_file", "put_data_file"]
 
@@ -39,7 +41,9 @@ logger = logging.getLogger(__name__)
 
 _APPLICATION = "labelmill"
 _DELTA_SCHEMA = Schema.from_arrow(SCHEMA)
-_STATISTICS = ("uri", "status", "bundle_digest", "settings_digest", "run_id")
+_STATISTICS = ("uri", "status", "model", "bundle_digest", "settings_digest", "run_id")
+# Not by DuckDB's own partitioning, which would also take a `model=...` further up in the path for a column.
+_COMPUTED = {PARTITION: f"regexp_extract(filename, '{PARTITION}=([0-9-]+)/[^/]*$', 1)::DATE AS {PARTITION}"}
 _COMPACT_FROM_FILES = 16
 _TARGET_FILE_BYTES = 256 * 2**20
 
@@ -99,7 +103,7 @@ class LabelTable:
                 f"there is no label table at {self.uri}. Run a label job with `output: {self.uri}` to make it."
             ) from exc
         except (DeltaError, OSError) as exc:
-            raise TableError(f"the label table at {self.uri} does not open: {_first_line(exc)}") from exc
+            raise TableError(f"the label table at {self.uri} does not open: {_one_line(exc)}") from exc
         missing = [name for name in SCHEMA.names if name not in {field.name for field in self._delta.schema().fields}]
         if missing:
             raise TableError(f"{self.uri} is a Delta table, but not a label table: it lacks {', '.join(missing)}.")
@@ -110,12 +114,31 @@ class LabelTable:
         The files are read through our own door to the store, one ahead: deltalake's own reader holds the interpreter
         while it waits for the network, and with it the heartbeat of a lease.
         """
-        names = list(columns) if columns else SCHEMA.names
-        schema = pa.schema([SCHEMA.field(name) for name in names])
-        stored = [name for name in names if name != PARTITION]
+        schema = pa.schema([SCHEMA.field(name) for name in columns or SCHEMA.names])
+        yield from self._stream(self._files(equal), schema)
+
+    def attach(
+        self, connection: duckdb.DuckDBPyConnection, name: str, columns: Sequence[str], models: Sequence[str] = ()
+    ) -> None:
+        """Make the rows' `columns` a relation of DuckDB, without the files that hold none of these models (no version).
+
+        The files of a folder are read by DuckDB itself, in parallel and as far as a query needs them; it takes the
+        characters of a pattern for one, and then, as for a store, the rows come through `batches`.
+        """
+        files = [(path, day) for path, day, action in self._actions() if _may_be_of(action, models)]
+        if files and split_uri(self.uri)[0] == "/" and not set("*?[") & set(self.uri):
+            paths = [self._store.address(path) for path, _ in files]
+            rows = connection.read_parquet(paths, hive_partitioning=False, filename=PARTITION in columns)
+            rows.project(", ".join(_COMPUTED.get(column, column) for column in columns)).create_view(name, replace=True)
+            return
+        schema = pa.schema([SCHEMA.field(column) for column in columns])
+        connection.register(name, pa.RecordBatchReader.from_batches(schema, self._stream(files, schema)))
+
+    def _stream(self, files: Sequence[tuple[str, date]], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+        stored = [name for name in schema.names if name != PARTITION]
         with ThreadPoolExecutor(1, "table") as ahead:
             coming: deque[tuple[Future[pa.Table], date]] = deque()
-            for path, day in self._files(equal):
+            for path, day in files:
                 coming.append((ahead.submit(_read_rows, self._store, path, stored), day))
                 if len(coming) > 1:
                     yield from _as_batches(*coming.popleft(), schema)
@@ -134,12 +157,26 @@ class LabelTable:
         return rows
 
     def _files(self, equal: dict[str, str]) -> list[tuple[str, date]]:
-        actions = pa.table(self._delta.get_add_actions(flatten=True)).to_pylist()
         return [
-            (unquote(action["path"]), action[f"partition.{PARTITION}"])
-            for action in actions
+            (path, day)
+            for path, day, action in self._actions()
             if all(_may_hold(action, name, value) for name, value in equal.items())
         ]
+
+    def _actions(self) -> list[tuple[str, date, dict[str, Any]]]:
+        actions = pa.table(self._delta.get_add_actions(flatten=True)).to_pylist()
+        return [(unquote(action["path"]), action[f"partition.{PARTITION}"], action) for action in actions]
+
+    def days(self) -> list[date]:
+        """The days on which the table's rows were labelled: its partitions."""
+        return sorted({day for _, day, _ in self._actions()})
+
+    def unreferenced(self, older_than_h: float) -> set[str]:
+        """Keys of the data files that no version younger than that consists of. Deletes nothing."""
+        paths = self._delta.vacuum(
+            retention_hours=math.ceil(older_than_h), dry_run=True, enforce_retention_duration=False, full=True
+        )
+        return {unquote(path) for path in paths}
 
     @property
     def version(self) -> int:
@@ -153,6 +190,11 @@ class LabelTable:
 def _may_hold(action: dict[str, Any], name: str, value: str) -> bool:
     low, high = action.get(f"min.{name}"), action.get(f"max.{name}")
     return low is None or high is None or low <= value <= high
+
+
+def _may_be_of(action: dict[str, Any], models: Sequence[str]) -> bool:
+    low, high = action.get("min.model"), action.get("max.model")
+    return not models or low is None or high is None or any(low < f"{m}A" and f"{m}@" <= high for m in models)
 
 
 def _read_rows(store: Store, path: str, columns: list[str]) -> pa.Table:
@@ -178,7 +220,7 @@ class TableWriter:
             self.run_id = f"{self.number + 1:09d}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
             self._commit([])  # from here on, whoever opened the table before us can no longer commit
         except (DeltaError, OSError) as exc:
-            raise TableError(f"the label table at {self.uri} cannot be written: {_first_line(exc)}") from exc
+            raise TableError(f"the label table at {self.uri} cannot be written: {_one_line(exc)}") from exc
 
     def _open_or_create(self) -> DeltaTable:
         options = delta_options(self.uri)
@@ -201,7 +243,7 @@ class TableWriter:
             self._commit([file.action() for file in files])
         except (DeltaError, OSError) as exc:
             raise TableError(
-                f"{len(files)} finished files could not be committed to {self.uri}: {_first_line(exc)}. "
+                f"{len(files)} finished files could not be committed to {self.uri}: {_one_line(exc)}. "
                 "What was committed before stays. Mend the cause and run the same command again."
             ) from exc
 
@@ -247,8 +289,8 @@ class TableWriter:
             "nothing more of it will be. Run the same command again when the other has ended."
         )
 
-    def compact(self, day: date) -> int:
-        """Merge the small files of one day's partition; returns how many fewer there are. Rows stay as they are.
+    def compact(self, day: date, *, from_files: int = _COMPACT_FROM_FILES) -> int:
+        """Merge the small files of one day's partition, if it has `from_files`; returns how many fewer there are.
 
         A merge carries no number of ours, since Delta's optimize takes none; it needs none, as it changes no row.
         """
@@ -256,7 +298,7 @@ class TableWriter:
         if self._delta.transaction_version(_APPLICATION) != self.number:
             raise self._fenced()
         here = f"{PARTITION}={day.isoformat()}/"
-        if sum(here in uri for uri in self._delta.file_uris()) < _COMPACT_FROM_FILES:
+        if sum(here in uri for uri in self._delta.file_uris()) < from_files:
             return 0
         try:
             done: dict[str, Any] = self._delta.optimize.compact(
@@ -266,11 +308,13 @@ class TableWriter:
             )
         except (DeltaError, OSError) as exc:
             # Every row is committed already; small files cost readers time, not truth.
-            logger.warning("the small files of %s were not merged: %s", day, _first_line(exc))
+            logger.warning("the small files of %s were not merged: %s", day, _one_line(exc))
             done = {}
         self._delta.update_incremental()
         return int(done.get("numFilesRemoved", 0)) - int(done.get("numFilesAdded", 0))
 
 
-def _first_line(exc: BaseException) -> str:
-    return (str(exc).strip() or type(exc).__name__).splitlines()[0]
+def _one_line(exc: BaseException) -> str:
+    """deltalake puts the cause, a full disk say, on a line of its own, behind an arrow in red."""
+    lines = [line.strip(" ↳") for line in re.sub(r"\x1b\[[0-9;]*m", "", str(exc)).splitlines()]
+    return ": ".join(line for line in lines if line)[:500] or type(exc).__name__

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from labelmill.errors import ImageError
 from labelmill.images.decode import MAX_PIXELS
-from labelmill.images.transform import evaluation_pixels
+from labelmill.images.transform import evaluation_views
 from labelmill.model.bundle import Bundle
 from labelmill.model.engines import EngineName, load_engine
 
-__all__ = ["Answer", "Labeler"]
+__all__ = ["Answer", "Labeler", "label_together"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,14 +22,16 @@ class Answer:
     """What became of one picture. `status` is "ok", or what is wrong with it, and then `error` says it in a line.
 
     Width and height are as stored, after EXIF orientation; `confidences` [L] are calibrated, in the order of the
-    bundle's labels. All three are None unless the status is "ok".
+    bundle's labels; `embedding` [D] are the network's pooled features, where the labeler was asked for them. All are
+    None unless the status is "ok".
     """
 
     status: str
     error: str | None
-    width_px: int | None
-    height_px: int | None
-    confidences: NDArray[np.float32] | None
+    width_px: int | None = None
+    height_px: int | None = None
+    confidences: NDArray[np.float32] | None = None
+    embedding: NDArray[np.float16] | None = None
 
 
 class Labeler:
@@ -48,9 +50,10 @@ class Labeler:
         max_pixels: int = MAX_PIXELS,
         batch_size: int = 32,
         decode_threads: int = 0,
+        embeddings: bool = False,
     ) -> None:
         self.bundle = bundle
-        self._engine = load_engine(bundle, engine, num_threads=num_threads)
+        self._engine = load_engine(bundle, engine, num_threads=num_threads, embeddings=embeddings)
         self._max_pixels = max_pixels
         self._batch_size = batch_size
         self._pool = ThreadPoolExecutor(decode_threads, "labelmill-decode") if decode_threads else None
@@ -69,48 +72,64 @@ class Labeler:
 
     def label(self, images: Sequence[bytes]) -> list[Answer]:
         """An answer a picture, in their order. One that cannot be labelled is an answer too, never an exception."""
-        return [
-            answer
-            for start in range(0, len(images), self._batch_size)
-            for answer in self._label_batch(images[start : start + self._batch_size])
-        ]
+        return label_together([self], images)[0]
 
     def confidences(self, pixels_bhwc: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Calibrated confidences [B, L] of pixels [B, S, S, 3] as the bundle's preprocessing makes them."""
-        logits = self._engine.logits(pixels_bhwc) / np.float32(self.bundle.temperature)
+        return self._calibrated(self._engine.forward(pixels_bhwc)[0])
+
+    def _calibrated(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
+        logits = logits / np.float32(self.bundle.temperature)
         return _softmax(logits) if self.bundle.task == "multi_class" else _sigmoid(logits)
 
-    def _label_batch(self, images: Sequence[bytes]) -> list[Answer]:
-        started = time.perf_counter()
-        decode: Callable[..., Iterable[_Decoded | Answer]] = self._pool.map if self._pool else map
-        decoded = list(decode(self._decode, images))
-        decoded_at = time.perf_counter()
-        self.seconds["decode"] += decoded_at - started
+    def _answer(self, decoded: Sequence["_Decoded | Answer"], view: int) -> list[Answer]:
         pictures = [picture for picture in decoded if isinstance(picture, _Decoded)]
         if not pictures:
             return [answer for answer in decoded if isinstance(answer, Answer)]
-        rows = iter(self.confidences(np.stack([picture.pixels_hwc for picture in pictures])))
-        self.seconds["forward"] += time.perf_counter() - decoded_at
+        started = time.perf_counter()
+        logits, features = self._engine.forward(np.stack([picture.views_hwc[view] for picture in pictures]))
+        rows = iter(self._calibrated(logits))
+        embeddings = iter(() if features is None else features.astype(np.float16))
+        self.seconds["forward"] += time.perf_counter() - started
         return [
             picture
             if isinstance(picture, Answer)
-            else Answer("ok", None, picture.width_px, picture.height_px, next(rows))
+            else Answer("ok", None, picture.width_px, picture.height_px, next(rows), next(embeddings, None))
             for picture in decoded
         ]
 
-    def _decode(self, image: bytes) -> "_Decoded | Answer":
+
+def label_together(labelers: Sequence[Labeler], images: Sequence[bytes]) -> list[list[Answer]]:
+    """Each labeler's answers to the same pictures, which are decoded once: [labelers][images]. What a labeler answers
+    is what it would answer alone. Batch size, limit and decoding threads are those of the first.
+    """
+    first, answers = labelers[0], [list[Answer]() for _ in labelers]
+    for start in range(0, len(images), first._batch_size):
+        decoded = _decode_batch(labelers, images[start : start + first._batch_size])
+        for view, (labeler, found) in enumerate(zip(labelers, answers, strict=True)):
+            found += labeler._answer(decoded, view)
+    return answers
+
+
+def _decode_batch(labelers: Sequence[Labeler], images: Sequence[bytes]) -> list["_Decoded | Answer"]:
+    first, preprocessings = labelers[0], [labeler.bundle.preprocessing for labeler in labelers]
+
+    def decode(image: bytes) -> _Decoded | Answer:
         try:
-            pixels, width_px, height_px = evaluation_pixels(
-                image, self.bundle.preprocessing, max_pixels=self._max_pixels
-            )
+            return _Decoded(*evaluation_views(image, preprocessings, max_pixels=first._max_pixels))
         except ImageError as exc:
-            return Answer(exc.status, str(exc), None, None, None)
-        return _Decoded(pixels, width_px, height_px)
+            return Answer(exc.status, str(exc))
+
+    started = time.perf_counter()
+    spread: Callable[..., Iterable[_Decoded | Answer]] = first._pool.map if first._pool else map
+    decoded = list(spread(decode, images))
+    first.seconds["decode"] += time.perf_counter() - started
+    return decoded
 
 
 @dataclass(frozen=True, slots=True)
 class _Decoded:
-    pixels_hwc: NDArray[np.uint8]
+    views_hwc: list[NDArray[np.uint8]]  # what each labeler sees
     width_px: int
     height_px: int
 

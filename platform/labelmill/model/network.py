@@ -23,7 +23,14 @@ from torchvision.models.vision_transformer import interpolate_embeddings
 from labelmill.errors import BundleError, SpecError, UnavailableError
 from labelmill.images.transform import Preprocessing
 
-__all__ = ["architecture_names", "build_network", "default_preprocessing", "load_weights", "save_weights"]
+__all__ = [
+    "architecture_names",
+    "build_network",
+    "default_preprocessing",
+    "head_of",
+    "load_weights",
+    "save_weights",
+]
 
 # transform_input turns ImageNet's mean and std into the 0.5 that these two networks were trained with, so that scratch,
 # pretrained and reloaded networks all expect the same pixels.
@@ -96,6 +103,12 @@ def load_weights(network: nn.Module, path: str | Path) -> None:
             f"weights file {path} does not fit the network: {_first_line(exc)}. "
             "Expected every tensor of the architecture and nothing else; publish the model again from its training run."
         ) from exc
+
+
+def head_of(network: nn.Module) -> nn.Module:
+    """The last layer, from features to logits: a linear layer, or a convolution (SqueezeNet)."""
+    *_, head = (module for module in network.modules() if isinstance(module, nn.Linear | nn.Conv2d))
+    return head
 
 
 def _split(architecture: str) -> tuple[str, str]:

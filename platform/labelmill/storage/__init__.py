@@ -14,6 +14,7 @@ from urllib.parse import unquote_to_bytes
 
 from labelmill.errors import StorageError
 from labelmill.storage.folder import FolderStore
+from labelmill.storage.patience import num_retries
 from labelmill.storage.ranged import RangedFile
 from labelmill.storage.store import LISTING_SCHEMA, ObjectInfo, Store
 
@@ -23,6 +24,7 @@ __all__ = [
     "RangedFile",
     "Store",
     "delta_options",
+    "num_retries",
     "open_object",
     "open_store",
     "read_infos",
@@ -88,14 +90,17 @@ def delta_options(uri: str) -> dict[str, str] | None:
     return connection.delta_options(uri)
 
 
-def read_pictures(items: Sequence[tuple[str, str | None]], concurrency: int = 32) -> list[bytes | StorageError]:
+def read_pictures(
+    items: Sequence[tuple[str, str | None]], concurrency: int = 32, *, timeout_s: float = 60.0
+) -> list[bytes | StorageError]:
     """Read many (uri, etag) at once, in one request each; the results in their order, an error in its picture's place.
 
     An etag of None accepts any version; otherwise a picture that changed since it was listed is a ChangedError.
+    `timeout_s` is each picture's, as in `open_store`. `num_retries` tells how many requests had to be sent again.
     Threads that share obstore's connections: measured against Ceph, 0.35 ms of CPU a picture of 10 KB, where an event
     loop takes 0.60 and botocore 2.4.
     """
-    return _ask_many(lambda store, key, etag: store.read(key, etag=etag), items, concurrency)
+    return _ask_many(lambda store, key, etag: store.read(key, etag=etag), items, concurrency, timeout_s)
 
 
 def read_ranges(items: Sequence[tuple[str, str | None, int, int]], concurrency: int = 32) -> list[bytes | StorageError]:
@@ -110,7 +115,9 @@ def read_infos(uris: Sequence[str], concurrency: int = 32) -> list[ObjectInfo | 
     return _ask_many(lambda store, key: store.info(key), [(uri,) for uri in uris], concurrency)
 
 
-def _ask_many(ask: Callable[..., T], items: Sequence[tuple[Any, ...]], concurrency: int) -> list[T | StorageError]:
+def _ask_many(
+    ask: Callable[..., T], items: Sequence[tuple[Any, ...]], concurrency: int, timeout_s: float = 60.0
+) -> list[T | StorageError]:
     """`ask(store, key, *rest)` of each (uri, *rest)."""
     results: list[Any] = [None] * len(items)
     waiting = iter(enumerate(items))  # shared: a free thread takes the next, so one slow picture delays no others
@@ -118,18 +125,18 @@ def _ask_many(ask: Callable[..., T], items: Sequence[tuple[Any, ...]], concurren
 
     def work() -> None:
         for index, item in waiting:
-            results[index] = _ask(ask, stores, *item)
+            results[index] = _ask(ask, stores, timeout_s, *item)
 
     for done in [_threads(concurrency).submit(work) for _ in range(min(concurrency, len(items)))]:
         done.result()
     return results
 
 
-def _ask(ask: Callable[..., T], stores: dict[str, Store], uri: str, *rest: Any) -> T | StorageError:
+def _ask(ask: Callable[..., T], stores: dict[str, Store], timeout_s: float, uri: str, *rest: Any) -> T | StorageError:
     try:
         root, key = split_uri(uri)
         if root not in stores:
-            stores[root] = open_store(root)
+            stores[root] = open_store(root, timeout_s=timeout_s)
         return ask(stores[root], key, *rest)
     except StorageError as exc:
         return exc.with_traceback(None)

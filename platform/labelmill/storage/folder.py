@@ -46,6 +46,7 @@ _PASSING = {
     errno.EMFILE,
     errno.ENFILE,
 }
+_FULL = {errno.ENOSPC, errno.EDQUOT}
 _NO_HARD_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
 
@@ -302,5 +303,9 @@ def _explained(path: str) -> Iterator[None]:
     except PermissionError as exc:
         raise ForbiddenError(f"not allowed to access {path!r} as user {os.getuid()}: {exc.strerror}") from exc
     except OSError as exc:
+        if exc.errno in _FULL:
+            raise StorageError(
+                f"no room for {path!r} ({exc.strerror}): free some, or give this folder a larger disk or quota"
+            ) from exc
         kind = UnavailableError if exc.errno in _PASSING else StorageError
         raise kind(f"{path!r}: {exc.strerror or exc}") from exc

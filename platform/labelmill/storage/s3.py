@@ -7,13 +7,11 @@ botocore too.
 """
 
 import builtins
-import random
 import re
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache, cached_property
-from typing import Any
+from functools import cache, cached_property, partial
+from typing import Any, TypeVar
 from uuid import uuid4
 
 import obstore
@@ -22,11 +20,21 @@ from botocore.exceptions import ClientError
 from obstore.store import S3Store as ObstoreS3
 
 from labelmill.errors import ChangedError, ForbiddenError, NotFoundError, StorageError, UnavailableError
-from labelmill.storage.connection import Environment, client_for, current_environment, explained, reader_for
+from labelmill.storage.connection import (
+    Environment,
+    client_for,
+    current_environment,
+    explained,
+    one_try_s,
+    reader_for,
+)
 from labelmill.storage.listing import Page, pages_at_once, unquoted
+from labelmill.storage.patience import pace_of, patiently
 from labelmill.storage.store import SCRATCH, ObjectInfo, Store
 
 __all__ = ["S3Store"]
+
+T = TypeVar("T")
 
 # What object_store cannot address as it stands (observed with obstore 0.12).
 _ODD_KEY = re.compile(r"[\x00-\x1f\x7f]|(^|/)\.{0,2}(/|\Z)")
@@ -56,12 +64,15 @@ class S3Store(Store):
 
     def info(self, key: str) -> ObjectInfo:
         full, uri = self._key(key), self.address(key)
-        with explained(uri, self._endpoint):
+
+        def attempt() -> ObjectInfo:
             if _ODD_KEY.search(full):
                 head = self._client.head_object(Bucket=self._bucket, Key=full)
                 return ObjectInfo(uri, head["ContentLength"], unquoted(head["ETag"]), head["LastModified"])
             found = obstore.head(self._reader, full)
             return ObjectInfo(uri, found["size"], unquoted(found["e_tag"] or ""), found["last_modified"])
+
+        return self._ask(key, attempt)
 
     def read(self, key: str, *, etag: str | None = None) -> bytes:
         return self._read(key, etag, None)
@@ -70,44 +81,63 @@ class S3Store(Store):
         return self._read(key, etag, (start, start + length)) if length else b""
 
     def _read(self, key: str, etag: str | None, span: tuple[int, int] | None) -> bytes:
-        full, uri = self._key(key), self.address(key)
-        with explained(uri, self._endpoint):
+        full = self._key(key)
+
+        def attempt() -> bytes:
             found, body = self._read_odd(full, span) if _ODD_KEY.search(full) else self._read_plain(full, span)
             if etag is not None and etag != found:
+                uri = self.address(key)
                 raise ChangedError(f"{uri!r} was listed as {etag!r} and is {found!r} now: the next run lists it anew")
             return body()
 
+        return self._ask(key, attempt)
+
     def write(self, key: str, data: bytes) -> None:
-        with explained(self.address(key), self._endpoint):
-            self._client.put_object(Bucket=self._bucket, Key=self._key(key), Body=data)
+        put = partial(self._client.put_object, Bucket=self._bucket, Key=self._key(key), Body=data)
+        self._ask(key, put, urgent=True)
 
     def write_if_absent(self, key: str, data: bytes) -> bool:
-        with explained(self.address(key), self._endpoint):
-            for wait_s in (0.1, 0.4, 1.6):
-                try:
-                    self._client.put_object(Bucket=self._bucket, Key=self._key(key), Body=data, IfNoneMatch="*")
-                except ClientError as exc:
-                    match exc.response["Error"]["Code"]:
-                        case "PreconditionFailed" | "412":
-                            # a repeated request may meet what it wrote itself when the first answer was lost
-                            return _repeated(exc) and self.read(key) == data
-                        case "ConditionalRequestConflict":  # somebody is writing it now; who wins is not decided
-                            time.sleep(wait_s * random.uniform(0.5, 1.5))
-                        case _:
-                            raise
-                else:
-                    return True
-        raise UnavailableError(f"{self.address(key)!r}: others kept writing the same key; try again")
+        put = partial(self._client.put_object, Bucket=self._bucket, Key=self._key(key), Body=data, IfNoneMatch="*")
+        tries = 0
+
+        def attempt() -> bool:
+            nonlocal tries
+            tries += 1
+            try:
+                put()
+            except ClientError as exc:
+                if exc.response["Error"]["Code"] not in ("PreconditionFailed", "412"):
+                    raise
+                # a repeated request may meet what it wrote itself when the first answer was lost
+                return tries > 1 and self.read(key) == data
+            return True
+
+        return self._ask(key, attempt, urgent=True)
 
     def honours_write_if_absent(self) -> bool:
         return _honours(self, current_environment())
 
     def delete(self, key: str) -> None:
-        with explained(self.address(key), self._endpoint):
-            self._client.delete_object(Bucket=self._bucket, Key=self._key(key))
+        delete = partial(self._client.delete_object, Bucket=self._bucket, Key=self._key(key))
+        self._ask(key, delete, urgent=True)
 
     def __reduce__(self) -> tuple[type["S3Store"], tuple[str, float]]:
         return S3Store, (self.uri, self.timeout_s)
+
+    def _ask(self, key: str, attempt: Callable[[], T], *, urgent: bool = False) -> T:
+        """What `attempt` gives, tried again where that may help; errors in our words."""
+
+        def explained_attempt() -> T:
+            with explained(self.address(key), self._endpoint):
+                return attempt()
+
+        return patiently(
+            explained_attempt,
+            pace_of(self._endpoint, self._bucket),
+            timeout_s=self.timeout_s,
+            one_try_s=one_try_s(self.timeout_s),
+            urgent=urgent,
+        )
 
     @cached_property
     def _bucket(self) -> str:
@@ -145,8 +175,8 @@ class S3Store(Store):
     def _pages(self, top: str, **more: str) -> Iterator[Page]:
         request = {"Bucket": self._bucket, "Prefix": top, **more}
         while True:
-            with explained(f"s3://{self._bucket}/{top}", self._endpoint):
-                page = Page.parsed(self._client.list_objects_v2(**request)["UnparsedBody"])
+            answer = self._ask("", partial(self._client.list_objects_v2, **request))
+            page = Page.parsed(answer["UnparsedBody"])
             yield page
             if page.next_token is None:
                 return
@@ -166,7 +196,3 @@ def _honours(store: S3Store, environment: Environment) -> bool:
         return first and not store.write_if_absent(trial, b"second")
     finally:
         store.delete(trial)
-
-
-def _repeated(exc: ClientError) -> bool:
-    return bool(exc.response["ResponseMetadata"].get("RetryAttempts", 0))

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import openvino as ov
@@ -24,13 +25,23 @@ from numpy.typing import NDArray
 from labelmill.errors import BundleError
 from labelmill.model.bundle import WEIGHTS_NAME, Bundle, cache_folder
 
-__all__ = ["BATCH_SIZE", "GRAPH_NAME", "OpenVinoEngine", "compile_graph", "converted_graph"]
+__all__ = [
+    "BATCH_SIZE",
+    "GRAPH_NAME",
+    "SPEEDS_NAME",
+    "OpenVinoEngine",
+    "compile_graph",
+    "converted_graph",
+    "faster_engine",
+]
 
 BATCH_SIZE = 8
 GRAPH_NAME = "graph.xml"
+SPEEDS_NAME = "speeds.json"
 
 # Raised whenever convert.py makes another graph of the same bundle, so that no old one is taken from a cache.
-_CONVERSION = 1
+_CONVERSION = 2
+_CLEARLY = 1.25
 
 
 class OpenVinoEngine:
@@ -39,21 +50,25 @@ class OpenVinoEngine:
     name = "openvino"
     precision = "float32"
 
-    def __init__(self, bundle: Bundle, *, num_threads: int | None = None) -> None:
-        self._graph = converted_graph(bundle)
+    def __init__(self, bundle: Bundle, *, num_threads: int | None = None, embeddings: bool = False) -> None:
+        self._graph = converted_graph(bundle, embeddings=embeddings)
         self._num_threads = num_threads
-        self._num_logits = len(bundle.labels)
+        self._num_outputs = 2 if embeddings else 1
         self._batches = compile_graph(self._graph, BATCH_SIZE, num_threads).create_infer_request()
 
-    def logits(self, pixels_bhwc: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def forward(self, pixels_bhwc: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
         count = len(pixels_bhwc)
-        logits = np.empty((count, self._num_logits), np.float32)
         full = count - count % BATCH_SIZE
-        for start in range(0, full, BATCH_SIZE):
-            logits[start : start + BATCH_SIZE] = _infer(self._batches, pixels_bhwc[start : start + BATCH_SIZE])
-        for index in range(full, count):
-            logits[index] = _infer(self._singles, pixels_bhwc[index : index + 1])
-        return logits
+        parts = [
+            self._infer(self._batches, pixels_bhwc[start : start + BATCH_SIZE]) for start in range(0, full, BATCH_SIZE)
+        ]
+        parts += [self._infer(self._singles, pixels_bhwc[index : index + 1]) for index in range(full, count)]
+        logits, *features = (np.concatenate(output) for output in zip(*parts, strict=True))
+        return logits, features[0] if features else None
+
+    def _infer(self, request: ov.InferRequest, pixels_bhwc: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+        outputs = request.infer([np.ascontiguousarray(pixels_bhwc)], share_inputs=True)
+        return [outputs[index] for index in range(self._num_outputs)]
 
     @cached_property
     def _singles(self) -> ov.InferRequest:
@@ -75,21 +90,32 @@ def compile_graph(path: Path, batch_size: int, num_threads: int | None) -> ov.Co
     return core.compile_model(graph, "CPU", options)
 
 
-def converted_graph(bundle: Bundle) -> Path:
-    """The bundle's network as an OpenVINO graph on this machine: converted once per content and OpenVINO version.
+def faster_engine(bundle: Bundle) -> Literal["openvino", "torch"]:
+    """The faster engine for this bundle on one core of this machine, as measured when the bundle was converted.
+
+    torch has to win clearly: a worker pays 4 to 5 s and 700 MB to import it.
+    """
+    speeds = json.loads((converted_graph(bundle).parent / SPEEDS_NAME).read_text())
+    return "torch" if speeds["torch"] > _CLEARLY * speeds["openvino"] else "openvino"
+
+
+def converted_graph(bundle: Bundle, *, embeddings: bool = False) -> Path:
+    """The bundle's network as an OpenVINO graph on this machine: converted once per content and OpenVINO version. With
+    `embeddings` its second output are the pooled features.
 
     Any number of processes may ask at once: one converts, the others wait for it. What is converted while a model is
     measured serves the published bundle as well, and so does one that differs in its thresholds alone.
     """
     version = ov.get_version().partition("-")[0]
-    folder = cache_folder() / "openvino" / f"{_network_digest(bundle)}-{version}-{_CONVERSION}"
+    outputs = "-embeddings" if embeddings else ""
+    folder = cache_folder() / "openvino" / f"{_network_digest(bundle)}-{version}-{_CONVERSION}{outputs}"
     graph = folder / GRAPH_NAME
     if graph.is_file():
         return graph
     folder.parent.mkdir(parents=True, exist_ok=True)
     with _only_one_at_a_time(folder.with_suffix(".lock")):
         if not graph.is_file():
-            _convert_in_child(bundle, folder)
+            _convert_in_child(bundle, folder, embeddings=embeddings)
     return graph
 
 
@@ -112,13 +138,14 @@ def _only_one_at_a_time(path: Path) -> Iterator[None]:
         yield
 
 
-def _convert_in_child(bundle: Bundle, folder: Path) -> None:
+def _convert_in_child(bundle: Bundle, folder: Path, *, embeddings: bool) -> None:
     request = {
         "architecture": bundle.architecture,
         "num_logits": len(bundle.labels),
         "preprocessing": bundle.preprocessing.to_json(),
         "weights": str(bundle.weights_path()),
         "folder": str(folder),
+        "embeddings": embeddings,
     }
     child = subprocess.run(
         [sys.executable, "-m", "labelmill.model.engines.convert", json.dumps(request)],
@@ -133,8 +160,3 @@ def _convert_in_child(bundle: Bundle, folder: Path) -> None:
             f"{bundle.reference} ({bundle.architecture}) could not be converted to OpenVINO: {reason[0]}. "
             "Write engine: torch, or choose another architecture."
         )
-
-
-def _infer(request: ov.InferRequest, pixels_bhwc: NDArray[np.uint8]) -> NDArray[np.float32]:
-    logits: NDArray[np.float32] = request.infer([np.ascontiguousarray(pixels_bhwc)], share_inputs=True)[0]
-    return logits

@@ -1,0 +1,79 @@
+"""Upkeep of a label table: merge its small files, and remove the files that it needs no more.
+
+Both hold the table's lease, so no run is at work meanwhile and none is started.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from labelmill.label.lease import hold_lease
+from labelmill.label.table import LabelTable, TableWriter
+from labelmill.storage import Store, open_store
+
+__all__ = ["Compaction", "Unneeded", "compact", "find_unneeded", "vacuum"]
+
+
+@dataclass(frozen=True)
+class Compaction:
+    """What became of a table's files; those merged away stay on disk until a vacuum."""
+
+    files_before: int
+    files_after: int
+
+
+@dataclass(frozen=True)
+class Unneeded:
+    """A file below the table's folder that no version younger than the retention needs."""
+
+    key: str
+    size_bytes: int
+
+
+def compact(uri: str) -> Compaction:
+    """Merge the small files of every day, into files of up to 256 MiB. TableBusyError: a run is on the table.
+
+    A day whose files are all large already, or who has only one, stays as it is; rows stay as they are.
+    """
+    before = LabelTable(uri)
+    with hold_lease(_aside(before), "labels compact") as lease:
+        writer = TableWriter(uri)
+        for day in before.days():
+            lease.check()
+            writer.compact(day, from_files=2)
+    return Compaction(before.num_files, LabelTable(uri).num_files)
+
+
+def find_unneeded(uri: str, *, older_than_h: float) -> list[Unneeded]:
+    """The data files that a vacuum would remove, by key.
+
+    These were merged into others more than `older_than_h` hours ago, or were written by a run that died before it
+    committed them, that long ago. What the table consists of, what a reader of a younger version may still read, and
+    all below `_labelmill` and `_delta_log`, is never among them.
+    """
+    table, before = LabelTable(uri), datetime.now(UTC) - timedelta(hours=older_than_h)
+    unreferenced = table.unreferenced(older_than_h)
+    store = open_store(uri)
+    found = []
+    for batch in store.list() if unreferenced else ():
+        for row in batch.to_pylist():
+            key = row["uri"][len(store.address("")) :]
+            if key in unreferenced and row["modified_at"] <= before:
+                found.append(Unneeded(key, row["size_bytes"]))
+    return sorted(found, key=lambda file: file.key)
+
+
+def vacuum(uri: str, *, older_than_h: float) -> list[Unneeded]:
+    """Delete what `find_unneeded` finds. TableBusyError: a run is on the table, and its files have no reference yet."""
+    table = LabelTable(uri)
+    with hold_lease(_aside(table), "labels vacuum") as lease:
+        store, unneeded = open_store(uri), find_unneeded(uri, older_than_h=older_than_h)
+        for file in unneeded:
+            lease.check()
+            store.delete(file.key)
+    return unneeded
+
+
+def _aside(table: LabelTable) -> Store:
+    return open_store(open_store(table.uri).address("_labelmill"))

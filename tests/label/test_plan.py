@@ -1,0 +1,212 @@
+"""What is left to do, against tables and listings in which something is odd."""
+
+import datetime as dt
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from labelmill.label import difference
+from labelmill.label.plan import Todo, plan_todo
+from labelmill.label.row import DATA_SCHEMA, ITEM_SCHEMA
+from labelmill.label.table import LabelTable, TableWriter, put_data_file
+from labelmill.storage import open_store
+
+NOW = dt.datetime(2026, 3, 1, tzinfo=dt.UTC)
+DAY = "2026-03-01"
+PREFIX = "s3://bucket/photos/"
+
+
+def item(name: str, etag: str = "e1", **more: object) -> dict[str, object]:
+    return {"uri": PREFIX + name, "etag": etag, "size_bytes": 1, "modified_at": NOW, **more}
+
+
+class Night:
+    """A table to which each run adds its rows, and the plans that would be made against it."""
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+        TableWriter(uri)
+
+    def put(self, *rows: dict[str, object], model: str = "a@1", status: str = "ok", settings: str = "s") -> None:
+        writer = TableWriter(self.uri)
+        same = {"status": status, "model": model, "bundle_digest": f"digest of {model}", "settings_digest": settings}
+        made = [{**row, **same, "run_id": writer.run_id, "labelled_at": NOW, "labels": []} for row in rows]
+        table = pa.Table.from_pylist(made, schema=DATA_SCHEMA)
+        writer.commit([put_data_file(open_store(self.uri), f"labelled_on={DAY}/{writer.run_id}.parquet", table, DAY)])
+
+    def plan(self, *items: dict[str, object], models: tuple[str, ...] = ("a@1",), **options: object) -> Todo:
+        batches = [
+            pa.RecordBatch.from_pylist(list(items[n : n + 3]), schema=ITEM_SCHEMA) for n in range(0, len(items), 3)
+        ]
+        digests = [f"digest of {model}" for model in models]
+        store = open_store(f"{self.uri}/_labelmill")
+        more = {"models": models, "store": store, "run_id": f"{random.random()}", **options}
+        return plan_todo(iter(batches), LabelTable(self.uri), digests, "s", **more)
+
+
+@pytest.fixture
+def night(tmp_path: Path) -> Night:
+    return Night(str(tmp_path / "labels"))
+
+
+def rows(todo: Todo) -> Iterator[dict[str, object]]:
+    for chunk in range(todo.num_chunks):
+        yield from todo.read(chunk).to_pylist()
+
+
+def names(todo: Todo) -> list[str]:
+    return [row["uri"].removeprefix(PREFIX) for row in rows(todo)]
+
+
+def gone(todo: Todo) -> list[tuple[str, str, int]]:
+    return [(r["uri"].removeprefix(PREFIX), r["etag"], r["model"]) for part in todo.gone() for r in part.to_pylist()]
+
+
+def test_only_final_rows_of_this_version_bundle_and_settings_count_as_done(night: Night) -> None:
+    night.put(item("done"), item("changed", "e0"))
+    night.put(item("damaged"), status="unreadable")
+    night.put(item("missed"), status="fetch_failed")
+    night.put(item("other model"), model="a@2")
+    night.put(item("other settings"), settings="t")
+    every = ["changed", "damaged", "done", "missed", "new", "other model", "other settings"]
+    todo = night.plan(*map(item, every))
+    assert names(todo) == ["changed", "missed", "new", "other model", "other settings"]
+    assert (todo.listed, todo.num_rows, todo.num_gone) == (7, 5, 0)
+    assert [row["etag"] for row in rows(todo)] == ["e1"] * 5
+
+
+def test_a_table_with_nothing_in_it_leaves_everything_to_do(night: Night) -> None:
+    todo = night.plan(item("b"), item("a"))
+    assert names(todo) == ["a", "b"]
+    nothing = plan_todo(iter(()), None, ["d"], "s", models=["a@1"], store=open_store(night.uri), run_id="x")
+    assert (nothing.listed, nothing.num_rows, nothing.num_chunks) == (0, 0, 0)
+
+
+def test_each_model_of_a_run_lacks_its_own_rows(night: Night) -> None:
+    night.put(item("both"), item("first"), model="a@1")
+    night.put(item("both"), item("second"), model="b@7")
+    todo = night.plan(*map(item, ("both", "first", "neither", "second")), models=("a@1", "b@7"))
+    assert [(row["uri"].removeprefix(PREFIX), row["lacking"]) for row in rows(todo)] == [
+        ("first", 0b10),
+        ("neither", 0b11),
+        ("second", 0b01),
+    ]
+
+
+def test_two_versions_of_one_model_and_a_bundle_named_twice(night: Night) -> None:
+    night.put(item("x"), model="a@1")
+    assert [row["lacking"] for row in rows(night.plan(item("x"), models=("a@1", "a@2")))] == [0b10]
+    assert names(night.plan(item("x"), models=("a@1", "a@1"))) == []
+
+
+def test_many_models_have_a_bit_each(night: Night) -> None:
+    models = tuple(f"m{n}@1" for n in range(16))
+    night.put(item("x"), model="m0@1")
+    night.put(item("x"), model="m15@1")
+    assert [row["lacking"] for row in rows(night.plan(item("x"), models=models))] == [0b0111_1111_1111_1110]
+
+
+def test_retry_forces_final_statuses_and_those_only(night: Night) -> None:
+    night.put(item("damaged"), status="unreadable")
+    night.put(item("hung"), status="timed_out")
+    night.put(item("fine"))
+    every = [item("damaged"), item("fine"), item("hung")]
+    assert names(night.plan(*every)) == []
+    assert names(night.plan(*every, retry=["unreadable"])) == ["damaged"]
+    night.put(item("damaged"))  # and this time it could be read
+    assert names(night.plan(*every, retry=["unreadable"])) == []
+
+
+def test_a_picture_listed_twice_is_one(night: Night) -> None:
+    night.put(item("old"))
+    newer = item("new", "e2", modified_at=NOW + dt.timedelta(1))
+    todo = night.plan(item("old"), item("new"), newer, item("old"), item("new", "e3"), item("other"), item("other"))
+    assert [(row["uri"].removeprefix(PREFIX), row["etag"]) for row in rows(todo)] == [("new", "e2"), ("other", "e1")]
+    assert todo.listed == 3
+
+
+def test_members_of_a_shard_follow_each_other_as_they_lie_in_it(night: Night) -> None:
+    members = [item(f"b.tar#{n}.jpg", offset=1000 - n) for n in range(4)]
+    todo = night.plan(*members, item("a.jpg"), item("b.jpg"), item("c#d.jpg"))
+    assert names(todo) == ["a.jpg", "b.jpg", "b.tar#3.jpg", "b.tar#2.jpg", "b.tar#1.jpg", "b.tar#0.jpg", "c#d.jpg"]
+
+
+def test_a_picture_that_is_gone_is_told_once_and_labelled_again_when_it_is_back(night: Night) -> None:
+    night.put(item("stays"), item("goes"))
+    assert night.plan(item("stays")).num_gone == 0  # a manifest cannot tell
+    todo = night.plan(item("stays"), below=PREFIX)
+    assert (gone(todo), names(todo)) == ([("goes", "e1", 0)], [])
+    night.put(item("goes"), status="deleted")
+    assert night.plan(item("stays"), below=PREFIX).num_gone == 0
+    back = night.plan(item("stays"), item("goes"), below=PREFIX)
+    assert (names(back), back.num_gone, back.listed) == (["goes"], 0, 2)
+    assert names(night.plan(item("stays"), item("goes"))) == ["goes"]  # by whatever listing
+    night.put(item("goes"))
+    done = night.plan(item("stays"), item("goes"), below=PREFIX)
+    assert (names(done), done.num_gone) == ([], 0)
+    assert gone(night.plan(item("stays"), below=PREFIX)) == [("goes", "e1", 0)]
+
+
+def test_gone_is_a_matter_of_the_models_name_and_of_the_prefix(night: Night) -> None:
+    night.put(item("x", "e1"), model="a@1")
+    night.put(item("x", "e2"), model="a@2")  # the picture as it was last seen
+    night.put(item("x", "e2"), model="b@1", status="fetch_failed")
+    night.put(item("x", "e2"), model="c@1")  # not a model of the run
+    night.put({**item("x"), "uri": "s3://bucket/other/x"}, model="a@2")
+    assert gone(night.plan(item("y"), models=("b@1", "a@2"), below=PREFIX.rstrip("/"))) == [
+        ("x", "e2", 0),
+        ("x", "e2", 1),
+    ]
+    night.put(item("x", "e2"), model="a@2", status="deleted")
+    assert gone(night.plan(item("y"), models=("b@1", "a@3"), below=PREFIX)) == [("x", "e2", 0)]
+    assert names(night.plan(item("x", "e1"), models=("a@1",))) == ["x"]  # an older version forgot it too
+
+
+def test_a_listing_of_names_that_no_prefix_shows_is_done_when_it_is_done(night: Night) -> None:
+    """A file whose name is not UTF-8 is listed as file://… below a folder that is named without it."""
+    odd = {**item("x"), "uri": "file:///data/%FF.jpg"}
+    night.put(odd)
+    todo = night.plan(odd, below="/data")
+    assert (todo.num_rows, todo.num_gone, todo.listed) == (0, 0, 1)
+
+
+@pytest.mark.parametrize("resident_rows", [10_000_000, 700])
+def test_a_table_of_any_size_gives_what_sets_give(
+    night: Night, monkeypatch: pytest.MonkeyPatch, resident_rows: int
+) -> None:
+    """Against Python's own sets, with everything in memory and in groups that go through the disk."""
+    monkeypatch.setattr(difference, "_RESIDENT_ROWS", resident_rows)
+    monkeypatch.setattr(difference, "_BATCH_ROWS", 500)
+    pick = random.Random(7)
+    table = {(f"{n:05d}.jpg", f"e{pick.randrange(3)}") for n in pick.sample(range(4000), 3000)}
+    listing = {(f"{n:05d}.jpg", f"e{pick.randrange(3)}") for n in pick.sample(range(4000), 3000)}
+    night.put(*(item(name, etag) for name, etag in sorted(table)))
+    shuffled = [item(name, etag) for name, etag in listing]
+    pick.shuffle(shuffled)
+    todo = night.plan(*shuffled, *shuffled[:50], below=PREFIX)
+    assert [(row["uri"].removeprefix(PREFIX), row["etag"]) for row in rows(todo)] == sorted(listing - table)
+    assert {name for name, _, _ in gone(todo)} == {name for name, _ in table} - {name for name, _ in listing}
+    assert todo.listed == 3000
+
+
+def test_the_table_is_read_through_the_store_where_duckdb_takes_its_name_for_a_pattern(tmp_path: Path) -> None:
+    night = Night(str(tmp_path / "odd [x]" / "labels"))
+    night.put(item("done"), item("goes"))
+    todo = night.plan(item("done"), item("new"), below=PREFIX)
+    assert (names(todo), gone(todo)) == (["new"], [("goes", "e1", 0)])
+
+
+def test_file_names_that_differ_in_their_digits_only_are_told_apart(night: Night) -> None:
+    """DuckDB's own `hash` gives some of these the hash of another."""
+    listing = (
+        pa.RecordBatch.from_pylist([item(f"00/0a/{n:010d}.jpg") for n in range(start, start + 10_000)], ITEM_SCHEMA)
+        for start in range(0, 200_000, 10_000)
+    )
+    with duckdb.connect() as connection:
+        hashes = [table["uri_hash"].to_numpy() for table in difference.hashed(listing, connection, "salt")]
+    assert len(np.unique(np.concatenate(hashes))) == 200_000
