@@ -3,11 +3,12 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import yaml
 
-__all__ = ["label_spec", "labelmill", "rows_of", "start_labelmill"]
+__all__ = ["data_files", "label_spec", "labelmill", "rows_of", "start_labelmill", "wait_for"]
 
 
 def environment(**more):
@@ -29,11 +30,11 @@ def labelmill(*arguments, cwd=None, timeout_s=300, **environ):
     )
 
 
-def start_labelmill(*arguments, cwd=None, log=None, **environ):
-    """Start a command and leave it running; its output goes to the file `log`."""
+def start_labelmill(*arguments, cwd=None, log=None, before=(), **environ):
+    """Start a command, with other words `before` it, and leave it running; its output goes to the file `log`."""
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND) if log else subprocess.DEVNULL
     return subprocess.Popen(
-        [sys.executable, "-m", "labelmill", *map(str, arguments)],
+        [*before, sys.executable, "-m", "labelmill", *map(str, arguments)],
         cwd=cwd,
         env=environment(**environ),
         stdout=output,
@@ -44,7 +45,9 @@ def start_labelmill(*arguments, cwd=None, log=None, **environ):
 def label_spec(file, **fields):
     """Write the spec of a label job; returns its path."""
     defaults = {"kind": "label", "name": "test", "scores": "all", "engine": "openvino"}
-    Path(file).write_text(yaml.safe_dump(defaults | {name: str(value) for name, value in fields.items()}))
+    Path(file).write_text(
+        yaml.safe_dump(defaults | {n: v if isinstance(v, dict) else str(v) for n, v in fields.items()})
+    )
     return file
 
 
@@ -53,3 +56,18 @@ def rows_of(table):
     from labelmill.label.table import LabelTable
 
     return LabelTable(str(table)).query("SELECT * FROM labels ORDER BY uri, run_id")
+
+
+def data_files(table):
+    """The data files of a table in a folder, committed or not."""
+    return list(Path(table).glob("labelled_on=*/*.parquet"))
+
+
+def wait_for(condition, process, timeout_s=180):
+    """Whether the condition came true while the process lived."""
+    until = time.monotonic() + timeout_s
+    while time.monotonic() < until and process.poll() is None:
+        if condition():
+            return True
+        time.sleep(0.005)
+    return False

@@ -94,6 +94,27 @@ def test_a_label_job_without_a_registry_is_told_so(folder):
     assert found["output"].detail == "writable"
 
 
+def test_every_kind_of_listing_is_looked_into(folder):
+    parquet.write_table(pa.table({"image": [b"x"]}), "pictures/rows.parquet")
+    Path("list.csv").write_text("uri,etag\npictures/cats/1.jpg,abc\n")
+    for images, detail in (
+        ("{prefix: ./pictures, include: ['*.jpg']}", "reachable, 2 objects"),
+        ("{manifest: ./list.csv}", "there, columns uri, etag; its first picture is there"),
+        ("{shards: ./pictures}", "reachable, 1 shard, the first begins with #image/0"),
+    ):
+        assert findings(LABEL, f"images={images}")["images"].detail == detail
+    for images, detail in (
+        ("{prefix: ./pictures, include: ['*.gif']}", "with include *.gif, found none"),
+        ("{manifest: ./none.csv}", "none.csv"),
+        ("{manifest: ./labels.csv}", "there, but its first picture is not: no such file"),
+        ("{shards: ./pictures/cats}", "reachable, but holds no tar or parquet files"),
+        ("{shards: ./none.tar}", "none.tar"),
+    ):
+        found = findings(LABEL, f"images={images}")["images"]
+        assert not found.ok
+        assert detail in found.detail
+
+
 def test_an_output_below_a_file_is_not_writable(folder):
     found = findings(LABEL, "output=./labels.csv/table")["output"]
     assert (found.ok, found.detail) == (False, f"expected a folder, and {folder / 'labels.csv'} is a file")

@@ -17,8 +17,9 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from labelmill.errors import DataError, LabelmillError, NotFoundError, StorageError
+from labelmill.label.inventory import open_inventory
 from labelmill.model.registry import Registry
-from labelmill.spec import LabelSpec, ServeSpec, TrainSpec
+from labelmill.spec import Images, LabelSpec, ServeSpec, TrainSpec
 from labelmill.storage import Store, open_store
 
 __all__ = ["TIMEOUT_S", "Finding", "check"]
@@ -70,7 +71,7 @@ def _questions(spec: TrainSpec | LabelSpec | ServeSpec) -> list[_Question]:
         case LabelSpec():
             return [
                 *_registry_and_models(spec.registry, spec.references),
-                _Question("images", spec.images, lambda: _images(spec.images)),
+                _Question("images", _place(spec.images), lambda: _inventory(spec.images)),
                 _Question("output", spec.output, lambda: _writable(spec.output)),
             ]
         case ServeSpec():
@@ -142,6 +143,14 @@ def _images(uri: str) -> str:
         raise NotFoundError("reachable, but holds no objects")
     more = "+" if next(pages, 0) else ""
     return f"reachable, {first:,}{more} {'object' if first == 1 else 'objects'}"
+
+
+def _place(images: str | Images) -> str:
+    return images if isinstance(images, str) else open_inventory(images).describe
+
+
+def _inventory(images: str | Images) -> str:
+    return open_inventory(images, timeout_s=TIMEOUT_S).probe()
 
 
 def _labels(images: str, labels: str) -> str:

@@ -6,6 +6,7 @@
     │   ├── NotFoundError          the object, folder or bucket is not there
     │   ├── ForbiddenError         the store refused us
     │   ├── UnavailableError       the store did not answer; the same call may work later
+    │   │   └── SlowDownError      because it is asked too often
     │   └── ChangedError           the object is no longer the one that was listed
     ├── ImageError                 one picture has no labels; it ends as a row, never as the end of a run
     │   ├── UnreadableError        damaged
@@ -13,7 +14,7 @@
     │   ├── TooLargeError          more pixels than the limit
     │   ├── CrashedError           the process that decoded it died of it
     │   └── TimedOutError          decoding it took longer than is allowed
-    ├── DataError                  labels, pictures or splits of a training set do not fit together
+    ├── DataError                  a training set, or a list of pictures to label, does not fit together
     ├── BundleError                a model bundle is damaged, or of a format we cannot read
     ├── RegistryError              a model, version or alias that is not in the registry, or a lost race for one
     ├── TableError                 a label table cannot be opened or written
@@ -38,6 +39,7 @@ __all__ = [
     "LabelmillError",
     "NotFoundError",
     "RegistryError",
+    "SlowDownError",
     "SpecError",
     "StorageError",
     "TableBusyError",
@@ -70,6 +72,9 @@ class ForbiddenError(StorageError): ...
 
 
 class UnavailableError(StorageError): ...
+
+
+class SlowDownError(UnavailableError): ...
 
 
 class ChangedError(StorageError): ...

@@ -3,6 +3,7 @@
 import io
 import itertools
 import struct
+import sys
 import time
 import tracemalloc
 import zlib
@@ -26,12 +27,17 @@ def far(pixels, expected) -> float:
 
 def png_header(width: int, height: int) -> bytes:
     """A PNG of any size in a few bytes; its pixels would have to be decoded to find out that they are missing."""
+    return png(width, height, bits=8, color_type=2, rows=bytes(4096))
+
+
+def png(width: int, height: int, *, bits: int, color_type: int, rows: bytes) -> bytes:
+    """A PNG with any header, from the scanlines as they are stored."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    pixels = zlib.compress(bytes(4096))
+    header = struct.pack(">IIBBBBB", width, height, bits, color_type, 0, 0, 0)
+    pixels = zlib.compress(rows)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
 
 
@@ -160,6 +166,37 @@ def test_floating_point_tiff_is_unsupported_and_says_what_to_do():
         decode(encoded(Image.fromarray(np.ones((4, 4), dtype=np.float32)), "TIFF"))
 
 
+@pytest.mark.parametrize(("color_type", "channels"), [(2, 3), (6, 4)])
+def test_sixteen_bits_a_channel_are_scaled_in_colour_too(color_type, channels):
+    levels = np.full((4, 6, channels), 65535, dtype=">u2")
+    levels[..., :3] = (0x1234, 0x80FF, 0xFEDC)
+    rows = b"".join(b"\0" + row.tobytes() for row in levels)
+    pixels = decode(png(6, 4, bits=16, color_type=color_type, rows=rows)).pixels_hwc
+    assert far(pixels, np.full((4, 6, 3), (0x12, 0x80, 0xFE))) <= 1
+
+
+def test_heic_is_decoded_upright_and_within_the_limit():
+    pillow_heif = pytest.importorskip("pillow_heif", reason="pip install 'labelmill[heic]'")
+    stored = Image.fromarray(np.ascontiguousarray(np.rot90(scene(64, 48), 1)))
+    buffer = io.BytesIO()
+    pillow_heif.from_pillow(stored).save(buffer, quality=95, exif=exif_bytes(6))
+    data = buffer.getvalue()
+    picture = decode(data)
+    assert (picture.width_px, picture.height_px) == (64, 48)
+    assert far(picture.pixels_hwc, scene(64, 48)) < 6
+    with pytest.raises(TooLargeError):
+        decode(data, max_pixels=64 * 48 - 1)
+    with pytest.raises(UnreadableError):
+        decode(data[: len(data) // 2])
+
+
+def test_heic_without_its_extra_says_how_to_get_it(monkeypatch):
+    for name in ("pillow_heif", "pillow_heif.as_plugin"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(UnsupportedError, match=r"HEIC needs pillow-heif.*pip install 'labelmill\[heic\]'"):
+        decode(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+
+
 def test_of_an_animation_the_first_frame_counts():
     frames = [Image.new("RGB", (16, 16), color) for color in ("red", "blue")]
     for name, options in (("GIF", {}), ("WEBP", {"lossless": True}), ("PNG", {})):
@@ -259,7 +296,6 @@ def test_an_empty_file_says_so():
         (b"%PDF-1.7", "a PDF"),
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "an SVG"),
         (b"BMW is a maker of cars, not a picture", "begins with the bytes 42 4d 57"),
-        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "HEIC"),
         (b"\0", "begins with the bytes 00"),
     ],
 )

@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from labelmill.errors import BundleError, TooLargeError
-from labelmill.images.transform import Preprocessing, evaluation_pixels
+from labelmill.images import decode
+from labelmill.images.transform import Preprocessing, evaluation_pixels, evaluation_views
 from pictures import encoded, exif_bytes, jpeg_bytes, scene
 
 
@@ -134,3 +135,21 @@ def test_damaged_preprocessing_is_a_bundle_error(change, words):
 def test_a_missing_field_of_preprocessing_is_named():
     with pytest.raises(BundleError, match="'std'"):
         Preprocessing.from_json({"image_size_px": 32, "crop_fraction": 1.0, "mean": [0, 0, 0]})
+
+
+def test_networks_that_share_a_picture_see_what_each_would_see_alone(monkeypatch):
+    data = jpeg_bytes(900, 700)
+    wanted = [
+        Preprocessing(48, 0.875),
+        Preprocessing(224),
+        Preprocessing(48, 0.875, mean=(0.5, 0.5, 0.5)),
+        Preprocessing(56),
+    ]
+    alone = [evaluation_pixels(data, one)[0] for one in wanted]
+    scales, read = [], decode.read_jpeg
+    monkeypatch.setattr(decode, "read_jpeg", lambda *arguments: (scales.append(arguments[2]), read(*arguments))[1])
+    views, width_px, height_px = evaluation_views(data, wanted)
+    assert (width_px, height_px) == (900, 700)
+    for view, own in zip(views, alone, strict=True):
+        np.testing.assert_array_equal(view, own)
+    assert len(scales) == len(set(scales)) < len(wanted)  # each scale is decoded once

@@ -1,33 +1,17 @@
 """The label job's promise on a real Ray: every listed picture ends as exactly one row, and as its own."""
 
 import io
-import json
-import os
-import signal
-import time
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
-import psutil
-import pytest
-from deltalake import DeltaTable
 from PIL import Image
 
 from bundles import make_bundle
 from labelmill.model.labeler import Labeler
 from labelmill.model.registry import Registry
 from labelmill.storage import open_store
-from running import label_spec, labelmill, rows_of, start_labelmill
-
-FINAL = {"ok", "unreadable", "unsupported", "too_large", "crashed", "timed_out", "deleted"}
-
-
-@pytest.fixture(scope="module")
-def registry(tmp_path_factory):
-    uri = str(tmp_path_factory.mktemp("registry"))
-    make_bundle(uri)
-    return uri
+from running import label_spec, labelmill, rows_of
 
 
 def picture(seed, size=(60, 40), kind="JPEG"):
@@ -165,114 +149,3 @@ def test_too_many_failures_stop_the_run_and_keep_what_was_done(tmp_path, registr
     assert 200 <= len(kept) <= 300
     assert labelmill("run", job, "--set", "max_failure_rate=0.5").returncode == 0
     assert Counter(row["uri"] for row in rows_of(table)) == Counter(str(path) for path in images.iterdir())
-
-
-# ---- killed at any moment, and run again ----
-
-
-def committed(table):
-    return len(DeltaTable(str(table)).file_uris()) if (table / "_delta_log").exists() else 0
-
-
-def data_files(table):
-    return list(table.glob("labelled_on=*/*.parquet"))
-
-
-MOMENTS = {
-    "the lease is taken": lambda table: list(table.glob("_labelmill/lease/*.json")),
-    "the plan is written": lambda table: list(table.glob("_labelmill/runs/*/todo-*.parquet")),
-    "a file waits for its commit": lambda table: data_files(table) and not committed(table),
-    "some are committed": committed,
-    "the last file is written": lambda table: len(data_files(table)) >= 8,
-}
-
-
-@pytest.fixture(scope="module")
-def slow_store(tmp_path_factory):
-    """Pictures that take long enough to decode that a run is caught in the middle: 512 names of a few large files."""
-    folder = tmp_path_factory.mktemp("slow")
-    noise = np.random.default_rng(0).integers(0, 256, (1100, 1100, 3), dtype=np.uint8)
-    buffer = io.BytesIO()
-    Image.fromarray(noise).save(buffer, "PNG")
-    first = folder / "0000.png"
-    first.write_bytes(buffer.getvalue())
-    for index in range(1, 512):
-        os.link(first, folder / f"{index:04d}.png")
-    return folder
-
-
-def child_name(process):
-    try:
-        return process.name()
-    except psutil.NoSuchProcess:
-        return ""
-
-
-def wait_for(condition, process, timeout_s=180):
-    until = time.monotonic() + timeout_s
-    while time.monotonic() < until and process.poll() is None:
-        if condition():
-            return True
-        time.sleep(0.005)
-    return False
-
-
-@pytest.mark.parametrize(
-    "moment",
-    [pytest.param(name, marks=[] if name == "some are committed" else pytest.mark.long) for name in MOMENTS],
-)
-def test_a_killed_driver_loses_nothing_and_doubles_nothing(tmp_path, registry, slow_store, moment):
-    table, job = spec(tmp_path, registry, slow_store)
-    killed = start_labelmill("run", job, log=tmp_path / "log")
-    children = []
-    try:
-        assert wait_for(lambda: MOMENTS[moment](table), killed), (tmp_path / "log").read_text()
-        children = psutil.Process(killed.pid).children(recursive=True)
-    finally:
-        os.kill(killed.pid, signal.SIGKILL)
-        killed.wait()
-    before = {row["uri"]: row["run_id"] for row in rows_of(table)} if (table / "_delta_log").exists() else {}
-    assert len(before) < 512 or moment == "the last file is written"
-
-    finished = labelmill("run", job)
-    assert finished.returncode == 0, finished.stderr
-    rows = rows_of(table)
-    assert Counter(row["uri"] for row in rows) == Counter(str(path) for path in slow_store.iterdir())
-    assert {row["status"] for row in rows} <= FINAL
-    # What was committed before the kill was not labelled again.
-    assert {row["uri"]: row["run_id"] for row in rows if row["uri"] in before} == before
-    referenced = DeltaTable(str(table)).file_uris()
-    assert len(referenced) == len(set(referenced))
-    # Nothing that could still work is left. Ray's two agents ask after their raylet once a minute, and then go.
-    agents = ("ray::DashboardA", "ray::RuntimeEnv")
-    _, alive = psutil.wait_procs([child for child in children if not child_name(child).startswith(agents)], timeout=30)
-    assert alive == []
-
-
-def test_a_killed_worker_repeats_its_chunk_and_no_row(tmp_path, registry, slow_store):
-    table, job = spec(tmp_path, registry, slow_store)
-    run = start_labelmill("run", job, log=tmp_path / "log")
-    for wanted in (1, 3):
-        assert wait_for(lambda wanted=wanted: len(data_files(table)) >= wanted, run), (tmp_path / "log").read_text()
-        workers = [p for p in psutil.Process(run.pid).children(recursive=True) if p.name().startswith("ray::MapWork")]
-        assert workers
-        workers[0].kill()
-    assert run.wait(240) == 0, (tmp_path / "log").read_text()
-    assert Counter(row["uri"] for row in rows_of(table)) == Counter(str(path) for path in slow_store.iterdir())
-    receipt = json.loads(next(table.glob("_labelmill/receipts/*.json")).read_text())
-    assert receipt["pictures_labelled"] == 512
-    assert receipt["outcome"] == "complete"
-
-
-def test_a_second_run_on_the_table_is_refused_and_told_of_the_first(tmp_path, registry, slow_store):
-    table, job = spec(tmp_path, registry, slow_store)
-    first = start_labelmill("run", job, log=tmp_path / "log")
-    try:
-        assert wait_for(lambda: list(table.glob("_labelmill/lease/*.beat")), first)
-        second = labelmill("run", job)
-        assert second.returncode == 1
-        assert f"process {first.pid}" in second.stderr
-        assert "Traceback" not in second.stderr
-    finally:
-        first.send_signal(signal.SIGINT)
-        first.wait(60)

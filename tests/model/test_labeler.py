@@ -1,4 +1,5 @@
 import io
+import json
 import os
 import subprocess
 import sys
@@ -12,8 +13,8 @@ from PIL import Image
 from bundles import make_bundle, spread_answers
 from labelmill.errors import BundleError
 from labelmill.model.engines import choose_engine, convert
-from labelmill.model.engines.openvino_engine import GRAPH_NAME, compile_graph
-from labelmill.model.engines.torch_engine import PixelsToLogits
+from labelmill.model.engines.openvino_engine import GRAPH_NAME, SPEEDS_NAME, compile_graph, converted_graph
+from labelmill.model.engines.torch_engine import PixelsToLogits, TorchEngine
 from labelmill.model.labeler import Answer, Labeler
 from labelmill.model.network import build_network, default_preprocessing
 
@@ -118,6 +119,40 @@ def test_auto_takes_a_gpu_only_where_one_is_given(tiny_bundle, monkeypatch, give
     if given is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
     assert choose_engine(tiny_bundle) == engine
+
+
+def test_auto_takes_torch_where_it_was_clearly_faster(tiny_bundle, tmp_path, monkeypatch):
+    monkeypatch.setenv("LABELMILL_CACHE", str(tmp_path))
+    speeds = converted_graph(tiny_bundle).with_name(SPEEDS_NAME)
+    assert set(json.loads(speeds.read_text())) == {"openvino", "torch"}
+    for torch_speed, engine in ((110, "openvino"), (150, "torch")):
+        speeds.write_text(json.dumps({"openvino": 100, "torch": torch_speed}))
+        assert choose_engine(tiny_bundle) == engine
+
+
+def test_auto_takes_torch_for_a_network_that_openvino_cannot_take(tiny_bundle, tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("LABELMILL_CACHE", str(tmp_path))
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    assert Labeler(tiny_bundle, num_threads=1).engine_name == "torch"
+    assert "could not be converted" in caplog.text
+
+
+def test_batch_that_does_not_fit_into_memory_is_halved(tiny_bundle, monkeypatch):
+    engine = TorchEngine(tiny_bundle, num_threads=1)
+    pixels = np.random.default_rng(0).integers(0, 256, (7, 32, 32, 3), dtype=np.uint8)
+    expected, _ = engine.forward(pixels)
+    run, sizes = engine._run, []
+
+    def run_in_little_memory(pixels_bhwc):
+        sizes.append(len(pixels_bhwc))
+        if len(pixels_bhwc) > 2:
+            raise torch.OutOfMemoryError
+        return run(pixels_bhwc)
+
+    monkeypatch.setattr(engine, "_run", run_in_little_memory)
+    found, _ = engine.forward(pixels)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert sizes == [7, 3, 1, 2, 4, 2, 2]
 
 
 LABEL_IN_A_CHILD = """

@@ -27,7 +27,17 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 
 from labelmill.errors import ChangedError, ForbiddenError, NotFoundError, StorageError, UnavailableError
-from labelmill.storage import LISTING_SCHEMA, Store, delta_options, open_store, read_pictures, split_uri
+from labelmill.storage import (
+    LISTING_SCHEMA,
+    Store,
+    delta_options,
+    open_object,
+    open_store,
+    read_infos,
+    read_pictures,
+    read_ranges,
+    split_uri,
+)
 
 ON_MOTO = "LABELMILL_TEST_S3_ENDPOINT" not in os.environ
 
@@ -148,6 +158,49 @@ def test_a_root_not_yet_there_has_no_keys_and_takes_writes(store: Store) -> None
     assert not new.exists("m/1/x")
     assert new.write_if_absent("m/1/x", b"1")
     assert list(new.keys()) == ["m/1/x"]
+
+
+def test_a_range_is_the_version_asked_for_and_ends_with_the_object(store: Store) -> None:
+    for key in ("x.bin", "odd\x01"):
+        store.write(key, bytes(range(100)))
+        etag = store.info(key).etag
+        assert store.read_range(key, 10, 5, etag=etag) == bytes(range(10, 15))
+        assert store.read_range(key, 90, 50) == bytes(range(90, 100))
+        assert store.read_range(key, 0, 0) == b""
+        store.write(key, bytes(99))
+        with pytest.raises(ChangedError, match=etag):
+            store.read_range(key, 10, 5, etag=etag)
+        store.delete(key)  # moto cannot empty a bucket of such names
+    with pytest.raises(NotFoundError):
+        store.read_range("none", 0, 1)
+
+
+def test_many_ranges_and_infos_keep_their_order_and_their_errors(store: Store) -> None:
+    store.write("a", b"0123456789")
+    there, gone = store.address("a"), store.address("gone")
+    first, second, third = read_ranges([(there, None, 2, 3), (gone, None, 0, 1), (there, "other", 0, 1)])
+    assert first == b"234"
+    assert isinstance(second, NotFoundError)
+    assert isinstance(third, ChangedError)
+    found, missing = read_infos([there, gone])
+    assert found == store.info("a")
+    assert isinstance(missing, NotFoundError)
+
+
+def test_a_ranged_file_reads_like_a_file(store: Store) -> None:
+    data = bytes(index * 7 % 251 for index in range(300_000))
+    store.write("f", data)
+    with open_object(store.address("f")) as file:
+        for start, length in ((0, 10), (5, 5), (16_000, 1_000), (299_990, 100), (100_000, 150_000), (0, 300_000)):
+            file.seek(start)
+            assert file.read(length) == data[start : start + length]
+        assert file.seek(-3, 2) == 299_997
+        assert file.read() == data[-3:]
+        assert file.read(1) == b""
+    with open_object(store.address("f")) as file:
+        store.write("f", data[::-1])
+        with pytest.raises(ChangedError):
+            file.read(1)
 
 
 def test_write_replaces_and_changes_the_etag(store: Store) -> None:

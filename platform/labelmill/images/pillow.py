@@ -50,11 +50,25 @@ def open_pillow(data: bytes, name: str, check_size: Callable[[int, int], None]) 
     before any decoding.
     """
     with _our_errors(name):
-        picture = _PLUGINS[name](io.BytesIO(data))
+        picture = _plugin(name)(io.BytesIO(data))
         check_size(*picture.size)
         picture.load()
         check_size(*picture.size)
         return _rgb(picture, name), _orientation(picture)
+
+
+def _plugin(name: str) -> Callable[[io.BytesIO], ImageFile.ImageFile]:
+    if name != "heic":
+        return _PLUGINS[name]
+    try:
+        from pillow_heif.as_plugin import HeifImageFile  # its codec is patented and 26 MB: an extra
+    except ImportError as exc:
+        raise UnsupportedError(
+            "HEIC needs pillow-heif, which is not installed: pip install 'labelmill[heic]' on every node, "
+            "then label with `retry: [unsupported]`"
+        ) from exc
+    plugin: Callable[[io.BytesIO], ImageFile.ImageFile] = HeifImageFile
+    return plugin
 
 
 def read_pillow(picture: Image.Image, scale: float) -> tuple[NDArray[np.uint8], float]:

@@ -4,6 +4,8 @@ __all__ = ["FORMATS", "describe", "sniff"]
 
 FORMATS = ("jpeg", "png", "webp", "gif", "bmp", "tiff", "avif")
 
+_HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
+
 _STARTS = (
     (b"\xff\xd8\xff", "jpeg"),
     (b"\x89PNG\r\n\x1a\n", "png"),
@@ -35,7 +37,7 @@ _STRANGERS = (
 
 
 def sniff(data: bytes) -> str | None:
-    """One of `FORMATS`, by content; None where the content is of no format on the list."""
+    """One of `FORMATS`, or "heic", which is decoded where the extra of that name is installed; None for the rest."""
     for start, name in _STARTS:
         if data.startswith(start):
             return name
@@ -43,7 +45,10 @@ def sniff(data: bytes) -> str | None:
         return "webp"
     if data[:2] == b"BM" and int.from_bytes(data[14:18], "little") in _BMP_HEADER_SIZES:
         return "bmp"
-    return "avif" if {b"avif", b"avis"} & _brands(data) else None
+    brands = _brands(data)
+    if {b"avif", b"avis"} & brands:
+        return "avif"
+    return "heic" if _HEIC_BRANDS & brands else None
 
 
 def describe(data: bytes) -> str:
@@ -52,8 +57,6 @@ def describe(data: bytes) -> str:
     for prefix, words in _STRANGERS:
         if start.startswith(prefix):
             return words
-    if {b"heic", b"heix", b"mif1", b"heif", b"hevc"} & _brands(data):
-        return "HEIC"
     return f"unknown, it begins with the bytes {data[:8].hex(' ')}"
 
 

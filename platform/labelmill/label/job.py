@@ -15,10 +15,11 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal
 
 from labelmill.cluster import connect, count_gpus
-from labelmill.errors import FailureBudgetError, SpecError
+from labelmill.errors import FailureBudgetError, FencedError, SpecError, StorageError, TableError
 from labelmill.label.deletion import put_deleted
+from labelmill.label.inventory import Inventory, open_inventory
 from labelmill.label.lease import Lease, hold_lease
-from labelmill.label.plan import Todo, check_not_empty, plan_todo, settings_digest
+from labelmill.label.plan import Todo, plan_todo, settings_digest
 from labelmill.label.receipt import Receipt
 from labelmill.label.stage import Chunk, Stage
 from labelmill.label.table import DataFile, LabelTable, TableWriter
@@ -55,22 +56,30 @@ def run(loaded: LoadedSpec) -> Receipt:
     bundles = [Registry(spec.registry).resolve(reference) for reference in spec.references]
     for bundle in bundles:
         bundle.verify()  # a damaged bundle, or a store with nothing in it, ends the run before anything is touched
-    check_not_empty(open_store(spec.images))
     aside = open_store(open_store(spec.output).address("_labelmill"))
+    inventory = open_inventory(spec.images, aside)
+    inventory.check_not_empty()
     with TreeUsage() as usage, hold_lease(aside, spec.name) as lease:
-        return _Run(loaded, spec, bundles, aside, lease, usage).go()
+        return _Run(loaded, spec, bundles, inventory, aside, lease, usage).go()
 
 
 class _Run:
     """One run, from the lease to the receipt."""
 
     def __init__(
-        self, loaded: LoadedSpec, spec: LabelSpec, bundles: list[Bundle], aside: Store, lease: Lease, usage: TreeUsage
+        self,
+        loaded: LoadedSpec,
+        spec: LabelSpec,
+        bundles: list[Bundle],
+        inventory: Inventory,
+        aside: Store,
+        lease: Lease,
+        usage: TreeUsage,
     ) -> None:
         self.spec, self.bundles, self.aside, self.lease, self.usage = spec, bundles, aside, lease, usage
         self.started = time.monotonic()
         self.today = datetime.now(UTC).date()
-        self.images = open_store(spec.images)
+        self.inventory = inventory
         self.writer = TableWriter(spec.output)
         self._small_files = 0
         self.settings = settings_digest(
@@ -85,13 +94,13 @@ class _Run:
             model=", ".join(bundle.reference for bundle in bundles),
             bundle_digest=", ".join(bundle.digest for bundle in bundles),
             table=self.writer.uri,
-            images=self.images.uri,
+            images=inventory.describe,
             engine="",
             spec=loaded.source,
         )
 
     def go(self) -> Receipt:
-        logger.info("listing %s", self.images.uri)
+        logger.info("listing %s", self.inventory.describe)
         todo = self._plan()
         self._mark_deleted(todo)
         if not todo.num_rows:
@@ -109,7 +118,7 @@ class _Run:
             try:
                 self._label(label_chunks(stage, workers), todo)
             except BaseException:
-                self._close("stopped")
+                self._close_stopped()
                 raise
             self.usage.sample()  # the workers end with Ray, and what they used with them
         self.writer.compact(self.today)
@@ -120,7 +129,7 @@ class _Run:
         for key in self.aside.keys("runs/"):
             self.aside.delete(key)  # what a run that was killed left; the lease says that it is over
         todo = plan_todo(
-            self.images.list(),
+            self.inventory.list(),
             LabelTable(self.spec.output),
             [bundle.digest for bundle in self.bundles],
             self.settings,
@@ -128,7 +137,7 @@ class _Run:
             store=self.aside,
             run_id=self.writer.run_id,
             retry=self.spec.retry,
-            below=self.images.uri,
+            below=self.inventory.complete_below,
         )
         self.receipt.pictures_listed = todo.listed
         self.receipt.pictures_done_before = todo.listed - todo.num_rows
@@ -198,10 +207,23 @@ class _Run:
                 if now - last_shown >= _PROGRESS_S:
                     self._show_progress(todo, now - started)
                     last_shown = now
-        finally:
-            # Also on the way out of a stopped run: what is finished is kept.
             self._commit(waiting)
+        except BaseException:
+            self._keep(waiting)
+            raise
+        finally:
             self.receipt.labelling_s = round(time.monotonic() - started, 2)
+
+    def _keep(self, files: list[DataFile]) -> None:
+        """On the way out of a stopped run: commit what is finished. What stopped the run is what its user must hear of,
+        unless that is another run, of which the rest follows."""
+        try:
+            self.lease.check()
+            self._commit(files)
+        except FencedError:
+            raise
+        except (TableError, StorageError) as exc:
+            logger.warning("%d finished files were not committed, the next run labels them: %s", len(files), exc)
 
     def _commit(self, files: list[DataFile]) -> list[DataFile]:
         if files:
@@ -242,6 +264,13 @@ class _Run:
             (todo.num_rows - done) / rate,
             f"{self.receipt.failed:,}",
         )
+
+    def _close_stopped(self) -> None:
+        logger.info("the run stopped; what it committed stays, and the same command goes on from there")
+        try:
+            self._close("stopped")
+        except StorageError as exc:  # what stopped the run may well be the place where its receipt goes
+            logger.warning("the receipt of this run was not written: %s", exc)
 
     def _close(self, outcome: str) -> Receipt:
         self.usage.sample()

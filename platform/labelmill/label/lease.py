@@ -66,7 +66,9 @@ class Lease:
         self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
 
     def check(self) -> None:
-        if self._lost.is_set():
+        """Also asks the store: a process that was stopped for an hour goes on before its next heartbeat."""
+        if self._lost.is_set() or _newest(self._store) != self._number:
+            self._lost.set()
             raise FencedError(
                 "another run took over the lease of this table. What this run committed stays; nothing more of it will "
                 "be. Run the same command again when the other has ended."
@@ -123,7 +125,10 @@ def hold_lease(store: Store, job: str) -> Iterator[Lease]:
     try:
         yield lease
     finally:
-        lease._release()
+        try:
+            lease._release()
+        except StorageError as exc:
+            logger.warning("the lease of %s was not given back, another machine will wait for it: %s", store.uri, exc)
 
 
 def _wait_until_free(store: Store, number: int) -> None:

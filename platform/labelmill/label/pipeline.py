@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterator
+from typing import Any
 
 import pyarrow as pa
 import ray.data
 from ray.data import ActorPoolStrategy
 from ray.exceptions import RayError, RayTaskError
 
+from labelmill import errors
 from labelmill.cluster import Resources
 from labelmill.errors import ClusterError, LabelmillError
 from labelmill.label.stage import Chunk, ChunkLabeler, Stage
@@ -51,7 +54,7 @@ def label_chunks(stage: Stage, workers: Workers) -> Iterator[Chunk]:
     try:
         for batch in chunks.iter_batches(batch_size=None, batch_format="pyarrow"):
             for text in batch["chunk"].to_pylist():
-                yield Chunk.from_json(text)
+                yield _chunk(json.loads(text))
     except RayTaskError as exc:
         cause = exc.cause if isinstance(exc, RayTaskError) else None
         if isinstance(cause, LabelmillError):
@@ -62,3 +65,10 @@ def label_chunks(stage: Stage, workers: Workers) -> Iterator[Chunk]:
             f"the workers of this run ended: {str(exc).splitlines()[0]}. "
             "What was committed stays. Run the same command again to go on."
         ) from exc
+
+
+def _chunk(outcome: dict[str, Any]) -> Chunk:
+    if "error" in outcome:
+        kind: type[LabelmillError] = getattr(errors, outcome["error"])
+        raise kind(outcome["message"])
+    return Chunk.from_fields(outcome)

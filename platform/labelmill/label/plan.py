@@ -22,13 +22,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from labelmill.errors import NotFoundError
 from labelmill.label.difference import TableKeys, Wanted, hashed, in_groups
 from labelmill.label.row import ITEM_SCHEMA
 from labelmill.label.table import LabelTable
 from labelmill.storage import LISTING_SCHEMA, Store, open_store
 
-__all__ = ["GONE_SCHEMA", "TODO_SCHEMA", "Todo", "check_not_empty", "plan_todo", "settings_digest"]
+__all__ = ["GONE_SCHEMA", "TODO_SCHEMA", "Todo", "plan_todo", "settings_digest"]
 
 TODO_SCHEMA = ITEM_SCHEMA.append(pa.field("lacking", pa.int64()))
 """A picture to label: bit m of `lacking` is set where model m of the run has no final row for it."""
@@ -93,12 +92,6 @@ def settings_digest(*, scores: str, embeddings: bool, max_pixels: int, precision
     """16 hex digits of what decides a row beside its picture and the bundle. Both engines answer in f32 alike."""
     settings = {"embeddings": embeddings, "max_pixels": max_pixels, "precision": precision, "scores": scores}
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def check_not_empty(images: Store) -> None:
-    """NotFoundError when there is nothing to label: a wrong prefix looks just like that."""
-    if not any(batch.num_rows for batch in images.list()):
-        raise NotFoundError(f"expected pictures in {images.uri}, found no object at all. Check `images` in the spec.")
 
 
 def plan_todo(

@@ -41,6 +41,7 @@ class Receipt:
     cpu_s: float = 0.0
     cpu_s_per_1000: float = 0.0
     peak_memory_bytes: int = 0
+    retries: int = 0  # requests to the store that had to be sent again
     stage_s: dict[str, float] = field(default_factory=dict)  # summed over the workers
     statuses: dict[str, int] = field(default_factory=dict)
     labels: dict[str, int] = field(default_factory=dict)
@@ -48,6 +49,7 @@ class Receipt:
 
     def add(self, chunk: Chunk) -> None:
         self.pictures_labelled += chunk.num_rows
+        self.retries += chunk.retries
         self.statuses = dict(Counter(self.statuses) + Counter(chunk.statuses))
         self.labels = dict((Counter(self.labels) + Counter(chunk.labels)).most_common())
         for name, seconds in chunk.seconds.items():

@@ -18,14 +18,24 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from labelmill.errors import ChangedError, ClusterError, ForbiddenError, ImageError, NotFoundError, StorageError
+from labelmill.errors import (
+    ChangedError,
+    ClusterError,
+    ForbiddenError,
+    ImageError,
+    LabelmillError,
+    NotFoundError,
+    StorageError,
+)
 from labelmill.images.trial import Trial
+from labelmill.label.fetch import Fetched, read_items
 from labelmill.label.plan import Todo
 from labelmill.label.row import PARTITION
 from labelmill.label.rows import make_rows
@@ -33,15 +43,13 @@ from labelmill.label.table import DataFile, existing_data_file, put_data_file
 from labelmill.model.bundle import Bundle
 from labelmill.model.engines import EngineName
 from labelmill.model.labeler import Answer, Labeler, label_together
-from labelmill.storage import open_store, read_pictures
+from labelmill.storage import num_retries, open_store
 
 __all__ = ["Chunk", "ChunkLabeler", "Stage"]
 
-MAX_PICTURE_BYTES = 256 * 2**20
 _BATCHES_AHEAD = 2
 _MAX_ATTEMPTS = 4
-
-_Fetched = list[bytes | StorageError | Answer]
+_OUTPUT_TIMEOUT_S = 300.0  # a store that comes back within minutes shall not cost the night's run
 
 
 @dataclass(frozen=True)
@@ -77,13 +85,14 @@ class Chunk:
     seconds: dict[str, float] = field(default_factory=dict)  # of waiting or working, by stage
     cpu_s: float = 0.0
     peak_rss_bytes: int = 0
+    retries: int = 0  # requests to the store that had to be sent again
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
 
     @classmethod
-    def from_json(cls, text: str) -> Chunk:
-        fields = json.loads(text)
+    def from_fields(cls, fields: dict[str, Any]) -> Chunk:
+        """From what `to_json` wrote, parsed."""
         return cls(**{**fields, "file": DataFile(**fields["file"])})
 
 
@@ -92,7 +101,7 @@ class ChunkLabeler:
 
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
-        self._output = open_store(stage.output)
+        self._output = open_store(stage.output, timeout_s=_OUTPUT_TIMEOUT_S)
         self._labelers = [self._load(*pair) for pair in zip(stage.bundles, stage.engines, strict=True)]
         self._readers = ThreadPoolExecutor(_BATCHES_AHEAD, thread_name_prefix="read")
 
@@ -109,11 +118,18 @@ class ChunkLabeler:
         )
 
     def __call__(self, batch: dict[str, NDArray[np.int64]]) -> dict[str, list[str]]:
-        """Chunk numbers in, one JSON text of a `Chunk` for each out: the shape that Ray Data asks for."""
-        return {"chunk": [self.label(int(number)).to_json() for number in batch["chunk"]]}
+        """Chunk numbers in, one JSON text for each out: the shape that Ray Data asks for."""
+        return {"chunk": [self._outcome(int(number)) for number in batch["chunk"]]}
+
+    def _outcome(self, number: int) -> str:
+        """A `Chunk`, or the error that ends the run: Ray prints the traceback of one that is raised on the terminal."""
+        try:
+            return self.label(number).to_json()
+        except LabelmillError as exc:
+            return json.dumps({"error": type(exc).__name__, "message": str(exc)})
 
     def label(self, number: int) -> Chunk:
-        started_cpu_s = time.process_time()
+        started_cpu_s, retries_before = time.process_time(), num_retries()
         stage = self._stage
         path = f"{PARTITION}={stage.labelled_on}/{stage.run_id}-{number:08d}.parquet"
         if stage.names_are_exclusive:
@@ -135,6 +151,7 @@ class ChunkLabeler:
         chunk = _summary(number, file, rows)
         chunk.seconds = seconds
         chunk.cpu_s = time.process_time() - started_cpu_s
+        chunk.retries = num_retries() - retries_before
         chunk.peak_rss_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         return chunk
 
@@ -176,24 +193,24 @@ class ChunkLabeler:
     def _seconds(self) -> Counter[str]:
         return sum((Counter(labeler.seconds) for labeler in self._labelers), Counter())
 
-    def _fetch(self, items: pa.Table) -> Iterator[_Fetched]:
+    def _fetch(self, items: pa.Table) -> Iterator[list[Fetched]]:
         """Batches of the pictures' bytes, or why there are none, in the items' order, read ahead."""
         size = self._stage.batch_size
-        ahead: list[Future[_Fetched]] = []
+        ahead: list[Future[list[Fetched]]] = []
         for start in range(0, items.num_rows, size):
-            ahead.append(self._readers.submit(_read, items.slice(start, size)))
+            ahead.append(self._readers.submit(read_items, items.slice(start, size)))
             if len(ahead) > _BATCHES_AHEAD:
                 yield ahead.pop(0).result()
         for future in ahead:
             yield future.result()
 
-    def _label_fetched(self, fetched: _Fetched) -> list[list[Answer]]:
+    def _label_fetched(self, fetched: Sequence[Fetched]) -> list[list[Answer]]:
         """[models][fetched]"""
         with _time_limit(self._stage.timeout_s):
             labelled = label_together(self._labelers, [item for item in fetched if isinstance(item, bytes)])
         return [_in_order(fetched, found) for found in labelled]
 
-    def _label_carefully(self, fetched: _Fetched, trial: Trial) -> list[list[Answer]]:
+    def _label_carefully(self, fetched: Sequence[Fetched], trial: Trial) -> list[list[Answer]]:
         """The same, with an answer in the place of each picture that harms the process that decodes it; and each of the
         others with a time limit of its own."""
         one_by_one = [self._label_fetched([_tried(item, trial)]) for item in fetched]
@@ -205,12 +222,12 @@ class ChunkLabeler:
         return Trial(preprocessings, max_pixels=stage.max_pixels, timeout_s=stage.timeout_s)
 
 
-def _tried(item: bytes | StorageError | Answer, trial: Trial) -> bytes | StorageError | Answer:
+def _tried(item: Fetched, trial: Trial) -> Fetched:
     if isinstance(item, bytes):
         try:
             trial.decode(item)
         except ImageError as exc:
-            return Answer(exc.status, str(exc))
+            return exc
     return item
 
 
@@ -243,28 +260,17 @@ def _time_limit(seconds: float) -> Iterator[None]:
         signal.setitimer(signal.ITIMER_REAL, 0)
 
 
-def _in_order(fetched: _Fetched, labelled: list[Answer]) -> list[Answer]:
+def _in_order(fetched: Sequence[Fetched], labelled: list[Answer]) -> list[Answer]:
     answers = iter(labelled)
-    return [next(answers) if isinstance(item, bytes) else _not_fetched(item) for item in fetched]
+    return [next(answers) if isinstance(item, bytes) else _not_labelled(item) for item in fetched]
 
 
-def _read(items: pa.Table) -> _Fetched:
-    wanted = items.to_pylist()
-    small = [row["size_bytes"] <= MAX_PICTURE_BYTES for row in wanted]
-    read = iter(read_pictures([(row["uri"], row["etag"]) for row, ok in zip(wanted, small, strict=True) if ok]))
-    return [next(read) if ok else _too_many_bytes(row["size_bytes"]) for row, ok in zip(wanted, small, strict=True)]
-
-
-def _too_many_bytes(size_bytes: int) -> Answer:
-    error = f"{size_bytes:,} bytes, more than the {MAX_PICTURE_BYTES:,} that are read for one picture"
-    return Answer("too_large", error)
-
-
-def _not_fetched(reason: StorageError | Answer) -> Answer:
-    if isinstance(reason, Answer):
-        return reason
+def _not_labelled(reason: StorageError | ImageError) -> Answer:
+    error = " ".join(str(reason).split())
+    if isinstance(reason, ImageError):
+        return Answer(reason.status, error)
     status = {NotFoundError: "missing", ForbiddenError: "forbidden", ChangedError: "changed"}.get(type(reason))
-    return Answer(status or "fetch_failed", " ".join(str(reason).split()))
+    return Answer(status or "fetch_failed", error)
 
 
 def _summary(number: int, file: DataFile, rows: pa.Table) -> Chunk:

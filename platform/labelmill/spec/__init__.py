@@ -1,7 +1,8 @@
 """What a user writes: one YAML or JSON file describes one run."""
 
-from labelmill.spec.label import LabelSpec
+from labelmill.spec.label import Images, LabelSpec
 from labelmill.spec.load import LoadedSpec, load_spec
+from labelmill.spec.pattern import pattern_regex
 from labelmill.spec.schema import json_schema
 from labelmill.spec.serve import Batching, ServeSpec
 from labelmill.spec.train import Augment, Optimize, Range, Split, TrainData, TrainModel, TrainSpec, Workers
@@ -9,6 +10,7 @@ from labelmill.spec.train import Augment, Optimize, Range, Split, TrainData, Tra
 __all__ = [
     "Augment",
     "Batching",
+    "Images",
     "LabelSpec",
     "LoadedSpec",
     "Optimize",
@@ -21,4 +23,5 @@ __all__ = [
     "Workers",
     "json_schema",
     "load_spec",
+    "pattern_regex",
 ]

@@ -1,9 +1,11 @@
 """The spec of a label job."""
 
-from typing import Literal, Self
+import re
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
+from labelmill.spec.nearest import listing
 from labelmill.spec.parts import (
     Engine,
     MaxPixels,
@@ -15,10 +17,88 @@ from labelmill.spec.parts import (
     Uri,
     Whole,
     conflict,
+    expected,
     lies_inside,
 )
+from labelmill.spec.pattern import pattern_regex
 
-__all__ = ["LabelSpec"]
+__all__ = ["Images", "LabelSpec"]
+
+MANIFESTS = (".parquet", ".csv", ".jsonl", ".csv.gz", ".jsonl.gz")
+SOURCES = ("prefix", "manifest", "inventory", "shards")
+
+
+def _manifest(value: str) -> str:
+    if not value.lower().endswith(MANIFESTS):
+        raise expected(f"the address of a {listing(MANIFESTS)} file")
+    return value
+
+
+def _inventory(value: str) -> str:
+    if not (value.startswith("s3://") and value.endswith(".json")):
+        raise expected("the address of an S3 Inventory, s3://<bucket>/<path>/manifest.json")
+    return value
+
+
+def _glob(value: str) -> str:
+    try:
+        re.compile(pattern_regex(value))
+    except re.error:
+        value = ""
+    if not value.strip("/"):
+        raise expected("a pattern, such as *.jpg, thumbs or 2026/**/*.png")
+    return value
+
+
+Glob = Annotated[str, AfterValidator(_glob)]
+
+
+class Images(Part):
+    """Where the pictures are listed, by exactly one of prefix, manifest, inventory and shards; and which of them count.
+
+    A pattern without a slash is met by a file or folder of that name at any depth, one with a slash starts at the top;
+    a folder that is met brings all below it. `*` and `?` stay within a name, `**` crosses folders, `[a-z]` and
+    `{jpg,png}` choose. A shard counts as a folder of its members. Upper and lower case differ, as in a store.
+    """
+
+    prefix: Uri | None = Field(default=None, description="A folder or bucket prefix: every object below is a picture.")
+    manifest: Annotated[Uri, AfterValidator(_manifest)] | None = Field(
+        default=None,
+        description="A parquet, csv or jsonl file with the column uri and perhaps size_bytes and etag; a relative uri "
+        "starts where the file lies. A row without an etag costs one request, which asks for it.",
+    )
+    inventory: Annotated[Uri, AfterValidator(_inventory)] | None = Field(
+        default=None, description="The manifest.json of an S3 Inventory with CSV or Parquet files."
+    )
+    shards: Uri | None = Field(
+        default=None,
+        description="A tar (WebDataset) or parquet file with pictures in it, or a prefix with such files below.",
+    )
+    column: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Of Parquet shards: the column with the pictures' bytes, where there is more than one.",
+    )
+    include: tuple[Glob, ...] = Field(default=(), description="Only what one of these patterns meets; none: all.")
+    exclude: tuple[Glob, ...] = Field(default=(), description="Not what one of these patterns meets.")
+    sample: Number | None = Field(
+        default=None, gt=0, le=1, description="A share of the pictures, drawn by their uris: the same each night."
+    )
+    limit: Whole | None = Field(default=None, ge=1, description="The first so many of the listing, for a trial run.")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        given = [name for name in SOURCES if getattr(self, name) is not None]
+        if len(given) != 1:
+            message = f"expected exactly one of {listing(SOURCES)}, got {' and '.join(given) or 'none'}"
+            raise conflict(given[1] if given else "", message)
+        if self.column is not None and self.shards is None:
+            raise conflict("column", f"only shards have columns of pictures, and this is a {given[0]}")
+        return self
+
+
+def _prefix_or_mapping(value: Any) -> str:
+    return "<mapping>" if isinstance(value, dict | Images) else "<prefix>"
 
 
 class LabelSpec(Part):
@@ -36,7 +116,9 @@ class LabelSpec(Part):
         max_length=16,
         description="Instead of model: several, which label each picture in one pass, with rows of its own for each.",
     )
-    images: Uri = Field(description="The prefix to list; every object under it is a picture.")
+    images: Annotated[
+        Annotated[Uri, Tag("<prefix>")] | Annotated[Images, Tag("<mapping>")], Discriminator(_prefix_or_mapping)
+    ] = Field(description="The prefix to list; every object under it is a picture. Or a mapping.")
     output: Uri = Field(description="The label table, a Delta Lake table; made when it is not there.")
     scores: Literal["none", "top_k", "all"] = Field(
         default="none", description="Raw confidences kept beside the labels, so that thresholds can change later."
@@ -79,7 +161,8 @@ class LabelSpec(Part):
 
     @model_validator(mode="after")
     def _output_is_no_input(self) -> Self:
-        if lies_inside(self.output, self.images):
-            message = f"expected a place outside images ({self.images!r}), which would list its files as pictures"
+        listed = self.images if isinstance(self.images, str) else self.images.prefix or self.images.shards
+        if listed is not None and lies_inside(self.output, listed):
+            message = f"expected a place outside images ({listed!r}), which would list its files as pictures"
             raise conflict("output", message)
         return self

@@ -64,8 +64,10 @@ def _rank(location: Location, order: list[Location]) -> int:
 
 def _one(error: ErrorDetails, filled: Substitution, model: type[BaseModel]) -> tuple[Location, str]:
     steps = error["loc"]
-    # Below `count` stands the tag of the union that it is, which nobody wrote.
-    location = tuple(step for before, step in zip(("", *steps), steps, strict=False) if before != "count")
+    # Below these stands the tag of the union that it is, which nobody wrote.
+    location = tuple(
+        step for before, step in zip(("", *steps), steps, strict=False) if before not in ("count", "images")
+    )
     context = error.get("ctx", {})
     kind = error["type"]
     if kind == "conflict":

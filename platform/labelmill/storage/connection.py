@@ -1,8 +1,7 @@
 """How S3 is reached, and what its refusals mean.
 
-Credentials, region and endpoint come from boto3's chain: environment, profile, web identity, instance. Both clients
-retry server errors, throttling, broken connections and timeouts with jitter by themselves, and obstore resumes a body
-that ended early; nothing of ours retries again.
+Credentials, region and endpoint come from boto3's chain: environment, profile, web identity, instance. Neither client
+retries by itself: `patience` does, which can tell the whole process to slow down, and counts.
 """
 
 import os
@@ -21,6 +20,7 @@ from botocore.exceptions import (
     ClientError,
     CredentialRetrievalError,
     HTTPClientError,
+    IncompleteReadError,
     NoCredentialsError,
     ParamValidationError,
 )
@@ -30,13 +30,24 @@ from obstore.auth.boto3 import Boto3CredentialProvider
 from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
 from obstore.store import S3Store as ObstoreS3
 
-from labelmill.errors import ForbiddenError, NotFoundError, StorageError, UnavailableError
+from labelmill.errors import ForbiddenError, NotFoundError, SlowDownError, StorageError, UnavailableError
+from labelmill.storage.patience import pace_of, patiently
 
-__all__ = ["Environment", "client_for", "current_environment", "delta_options", "explained", "reader_for"]
+__all__ = [
+    "Environment",
+    "client_for",
+    "current_environment",
+    "delta_options",
+    "explained",
+    "one_try_s",
+    "reader_for",
+]
 
 Environment = tuple[tuple[str, str], ...]
 
 _AMAZON = re.compile(r"https://s3(\.[a-z0-9-]+)?\.amazonaws\.com")
+_THROTTLED = {"SlowDown", "Throttling", "ThrottlingException", "RequestLimitExceeded", "TooManyRequests"}
+_PASSING = {"RequestTimeout", "ConditionalRequestConflict"}
 _REFUSED = {"AccessDenied", "ExpiredToken", "InvalidAccessKeyId", "InvalidToken", "SignatureDoesNotMatch"}
 
 
@@ -47,8 +58,14 @@ def delta_options(uri: str) -> dict[str, str]:
     """
     client = client_for(60.0, current_environment())
     credentials = _credentials(_session(current_environment()))
-    with explained(uri, client.meta.endpoint_url):
-        region, endpoint = _place(client, uri.removeprefix("s3://").partition("/")[0])
+    bucket = uri.removeprefix("s3://").partition("/")[0]
+
+    def ask() -> tuple[str, str]:
+        with explained(uri, client.meta.endpoint_url):
+            return _place(client, bucket)
+
+    pace = pace_of(client.meta.endpoint_url, bucket)
+    region, endpoint = patiently(ask, pace, timeout_s=60.0, one_try_s=one_try_s(60.0), urgent=True)
     options = {
         "AWS_ENDPOINT_URL": endpoint,
         "AWS_ALLOW_HTTP": str(endpoint.startswith("http://")).lower(),
@@ -79,11 +96,10 @@ def _session(environment: Environment) -> Any:
 
 @lru_cache(maxsize=16)
 def client_for(timeout_s: float, environment: Environment) -> Any:
-    attempts, one_try_s = _patience(timeout_s)
     config = Config(
-        connect_timeout=one_try_s,
-        read_timeout=one_try_s,
-        retries={"mode": "standard", "total_max_attempts": attempts},
+        connect_timeout=one_try_s(timeout_s),
+        read_timeout=one_try_s(timeout_s),
+        retries={"mode": "standard", "total_max_attempts": 1},
         max_pool_connections=32,
         # many servers reject the checksums that Amazon has added since
         request_checksum_calculation="when_required",
@@ -104,7 +120,6 @@ def client_for(timeout_s: float, environment: Environment) -> Any:
 @lru_cache(maxsize=64)
 def reader_for(bucket: str, timeout_s: float, environment: Environment) -> ObstoreS3:
     client = client_for(timeout_s, environment)
-    _, one_try_s = _patience(timeout_s)
     region, endpoint = _place(client, bucket)
     return ObstoreS3(
         bucket,
@@ -115,25 +130,17 @@ def reader_for(bucket: str, timeout_s: float, environment: Environment) -> Obsto
         credential_provider=Boto3CredentialProvider(_session(environment), ttl=timedelta(minutes=9)),
         client_options={
             "allow_http": endpoint.startswith("http://"),
-            "connect_timeout": timedelta(seconds=one_try_s),
-            "read_timeout": timedelta(seconds=one_try_s),  # without a byte
+            "connect_timeout": timedelta(seconds=one_try_s(timeout_s)),
+            "read_timeout": timedelta(seconds=one_try_s(timeout_s)),  # without a byte
             "timeout": timedelta(hours=1),
         },
-        retry_config={
-            "max_retries": 8,
-            "retry_timeout": timedelta(seconds=timeout_s - one_try_s),
-            "backoff": {
-                "init_backoff": timedelta(seconds=0.1),
-                "max_backoff": timedelta(seconds=one_try_s / 2),
-                "base": 2,
-            },
-        },
+        retry_config={"max_retries": 0, "retry_timeout": timedelta(seconds=timeout_s)},
     )
 
 
-def _patience(timeout_s: float) -> tuple[int, float]:
-    """Attempts, and seconds without an answer for each, that end in time with botocore's backoff (1, 2, 4 s)."""
-    return (4, (timeout_s - 7) / 4) if timeout_s >= 20 else (2, max(timeout_s - 1, 0.5) / 2)
+def one_try_s(timeout_s: float) -> float:
+    """Seconds without an answer after which a request is given up, so that there is time for another."""
+    return min(15.0, timeout_s / 4)
 
 
 def _credentials(session: Any) -> Any:
@@ -174,7 +181,7 @@ def explained(uri: str, endpoint: str) -> Iterator[None]:
         raise _forbidden(uri, endpoint, _line(exc)) from exc
     except FileNotFoundError as exc:
         raise NotFoundError(f"no such object: {uri!r} at {endpoint}") from exc
-    except (HTTPClientError, BotocoreConnectionError) as exc:
+    except (HTTPClientError, BotocoreConnectionError, IncompleteReadError) as exc:
         raise UnavailableError(f"{uri!r}: no answer from {endpoint}: {_line(exc)}") from exc
     except BaseError as exc:
         raise _obstore_refusal(exc, uri, endpoint) from exc
@@ -192,8 +199,10 @@ def _refusal(exc: ClientError, uri: str, endpoint: str) -> StorageError:
         return _forbidden(uri, endpoint, code)
     if status == 501:
         return StorageError(f"{uri!r}: {endpoint} cannot do what was asked: {_line(exc)}")
-    if status >= 500 or status in (408, 429):
-        return UnavailableError(f"{uri!r}: {endpoint} is overloaded or failing, or not an S3 server: {_line(exc)}")
+    if status in (429, 503) or code in _THROTTLED:
+        return SlowDownError(f"{uri!r}: {endpoint} is overloaded: {_line(exc)}")
+    if status >= 500 or status == 408 or code in _PASSING:
+        return UnavailableError(f"{uri!r}: {endpoint} is failing, or not an S3 server: {_line(exc)}")
     return StorageError(f"{uri!r}: {_line(exc)}")
 
 
@@ -202,11 +211,17 @@ def _forbidden(uri: str, endpoint: str, why: str) -> ForbiddenError:
 
 
 def _obstore_refusal(exc: BaseError, uri: str, endpoint: str) -> StorageError:
-    status = re.search(r"status code: (\d+)", str(exc))
-    permanent = status and status[1].startswith("4") and status[1] not in ("408", "429")
-    if permanent and any(code in str(exc) for code in _REFUSED):
+    text = str(exc)
+    found = re.search(r"status code: (\d+)", text)
+    status = found[1] if found else ""
+    if status in ("429", "503") or (status and any(f"<Code>{code}<" in text for code in _THROTTLED)):
+        return SlowDownError(f"{uri!r}: {_line(exc)}")
+    permanent = status.startswith("4") and status != "408" and "<Code>RequestTimeout<" not in text
+    if permanent and any(code in text for code in _REFUSED):
         return _forbidden(uri, endpoint, _line(exc))
-    kind = StorageError if permanent or "redirect" in str(exc) else UnavailableError
+    if "body error" in text:
+        return UnavailableError(f"{uri!r}: the answer of {endpoint} broke off or stood still before its end")
+    kind = StorageError if permanent or "redirect" in text else UnavailableError
     return kind(f"{uri!r}: {_line(exc)}")
 
 

@@ -11,11 +11,12 @@ import logging
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
+from io import FileIO
 from itertools import islice
 from pathlib import Path
 from urllib.parse import quote
@@ -45,6 +46,7 @@ _PASSING = {
     errno.EMFILE,
     errno.ENFILE,
 }
+_FULL = {errno.ENOSPC, errno.EDQUOT}
 _NO_HARD_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
 
@@ -61,7 +63,7 @@ class FolderStore(Store):
     def address(self, key: str) -> str:
         return _uri(super().address(key))
 
-    def list(self, prefix: str = "") -> Iterator[pa.RecordBatch]:
+    def list(self, prefix: str = "", *, in_order: bool = True) -> Iterator[pa.RecordBatch]:
         files = self._files(prefix)
         while rows := builtins.list(islice(files, BATCH_ROWS)):
             yield _batch(rows)
@@ -90,13 +92,19 @@ class FolderStore(Store):
         )
 
     def read(self, key: str, *, etag: str | None = None) -> bytes:
+        return self._read(key, etag, lambda file: file.readall())
+
+    def read_range(self, key: str, start: int, length: int, *, etag: str | None = None) -> bytes:
+        return self._read(key, etag, lambda file: os.pread(file.fileno(), length, start))
+
+    def _read(self, key: str, etag: str | None, take: Callable[[FileIO], bytes]) -> bytes:
         path = self._path(key)
         # O_NONBLOCK: opening a named pipe would otherwise wait for its writer
         with _explained(path), open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb", 0) as file:  # noqa: PTH123
             found = os.fstat(file.fileno())
             if not stat.S_ISREG(found.st_mode):
                 raise NotFoundError(f"expected a file, found {_kind(found)} at {path!r}")
-            data: bytes = file.readall()
+            data = take(file)
             after = _etag(os.fstat(file.fileno()))
         if etag is not None and etag != after:
             raise ChangedError(f"{path!r} was listed as {etag!r} and is {after!r} now: the next run lists it anew")
@@ -295,5 +303,9 @@ def _explained(path: str) -> Iterator[None]:
     except PermissionError as exc:
         raise ForbiddenError(f"not allowed to access {path!r} as user {os.getuid()}: {exc.strerror}") from exc
     except OSError as exc:
+        if exc.errno in _FULL:
+            raise StorageError(
+                f"no room for {path!r} ({exc.strerror}): free some, or give this folder a larger disk or quota"
+            ) from exc
         kind = UnavailableError if exc.errno in _PASSING else StorageError
         raise kind(f"{path!r}: {exc.strerror or exc}") from exc

@@ -56,8 +56,11 @@ class Store(ABC):
         return f"{self.uri.rstrip('/')}/{key}"
 
     @abstractmethod
-    def list(self, prefix: str = "") -> Iterator[pa.RecordBatch]:
-        """Stream all objects below the prefix as batches of LISTING_SCHEMA; NotFoundError when the root is missing."""
+    def list(self, prefix: str = "", *, in_order: bool = True) -> Iterator[pa.RecordBatch]:
+        """Stream all objects below the prefix as batches of LISTING_SCHEMA; NotFoundError when the root is missing.
+
+        The order is the same each time; where that does not matter, a bucket is listed by several requests at once.
+        """
 
     @abstractmethod
     def keys(self, prefix: str = "") -> Iterator[str]:
@@ -73,6 +76,10 @@ class Store(ABC):
     @abstractmethod
     def read(self, key: str, *, etag: str | None = None) -> bytes:
         """The whole object, in one request; ChangedError when `etag` is given and is no longer the object's."""
+
+    @abstractmethod
+    def read_range(self, key: str, start: int, length: int, *, etag: str | None = None) -> bytes:
+        """`length` bytes from `start` (which lies in the object), fewer where it ends; else as `read`."""
 
     @abstractmethod
     def write(self, key: str, data: bytes) -> None:

@@ -1,0 +1,122 @@
+"""Killed at any moment, and run again: nothing is lost, and nothing is there twice.
+
+The moments are drawn from a seed that every test's name ends with; LABELMILL_TEST_SEED draws others.
+"""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+
+import psutil
+import pytest
+from deltalake import DeltaTable
+
+import two_nodes
+from promise import assert_the_promise
+from running import data_files, label_spec, labelmill, rows_of, start_labelmill, wait_for
+
+SEED = int(os.environ.get("LABELMILL_TEST_SEED", "1"))
+KILLS = {"driver": 12, "worker": 10, "raylet": 6}  # of each, in the long mode; the first of each in the short one
+FILES = 6  # that a run over the slow store writes
+
+
+def moments():
+    """(victim, files that the run has written, seconds after that), the same for the same seed."""
+    for victim, count in KILLS.items():
+        for number in range(count):
+            rng = random.Random(f"{SEED} {victim} {number}")
+            # The first of each comes when some are committed: the moment at which there is most to lose.
+            files = rng.randint(2, 3) if number == 0 else rng.randint(0, FILES - 1)
+            delay_s = rng.uniform(0, 5 if files == 0 and victim == "driver" else 1)
+            files = max(files, 0 if victim == "driver" else 1)
+            yield pytest.param(
+                victim,
+                files,
+                delay_s,
+                marks=pytest.mark.long if number else (),
+                id=f"{victim}-after-{files}-files-and-{delay_s:.2f}s-seed-{SEED}",
+            )
+
+
+@pytest.mark.parametrize(("victim", "files", "delay_s"), list(moments()))
+def test_whatever_dies_each_picture_ends_as_one_row(tmp_path, registry, slow_store, victim, files, delay_s):
+    table = tmp_path / "labels"
+    job = label_spec(tmp_path / "label.yaml", registry=registry, model="tiny@1", images=slow_store, output=table)
+    with _cluster() if victim == "raylet" else _own_ray() as (environ, raylet):
+        run = start_labelmill("run", job, log=tmp_path / "log", **environ)
+        try:
+            assert wait_for(lambda: len(data_files(table)) >= files, run), (tmp_path / "log").read_text()
+            time.sleep(delay_s)
+            children = psutil.Process(run.pid).children(recursive=True)
+            _kill(victim, run, raylet)
+            before = _committed_rows(table)
+            code = run.wait(240)
+        finally:
+            run.kill()
+            run.wait()
+        log = (tmp_path / "log").read_text()
+        assert (code == -signal.SIGKILL) if victim == "driver" else (code == 0), log
+        again = labelmill("run", job, **environ)
+    assert again.returncode == 0, again.stderr
+    rows = assert_the_promise(table, slow_store.iterdir())
+    # What was committed before the kill was not labelled again.
+    assert {row["uri"]: row["run_id"] for row in rows if row["uri"] in before} == before
+    if victim == "driver":
+        _assert_all_gone(children)
+    else:
+        receipt = json.loads(min(table.glob("_labelmill/receipts/*.json")).read_text())
+        assert (receipt["outcome"], receipt["pictures_labelled"]) == ("complete", len(rows))
+
+
+def _kill(victim, run, raylet):
+    if victim == "driver":
+        run.kill()
+    elif victim == "worker":
+        workers = [p for p in psutil.Process(run.pid).children(recursive=True) if p.name().startswith("ray::MapWork")]
+        assert workers
+        random.Random(SEED).choice(workers).kill()
+    else:
+        os.kill(raylet, signal.SIGKILL)
+
+
+def _committed_rows(table):
+    if not DeltaTable.is_deltatable(str(table)):
+        return {}
+    return {row["uri"]: row["run_id"] for row in rows_of(table)}
+
+
+def _assert_all_gone(children):
+    """Nothing that could still work is left. Ray's two agents ask after their raylet once a minute, and then go."""
+    agents = ("ray::DashboardA", "ray::RuntimeEnv")
+    _, alive = psutil.wait_procs([child for child in children if not _name(child).startswith(agents)], timeout=30)
+    assert alive == []
+
+
+def _name(process):
+    try:
+        return process.name()
+    except psutil.NoSuchProcess:
+        return ""
+
+
+@contextmanager
+def _own_ray():
+    yield {}, None
+
+
+@contextmanager
+def _cluster():
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    cluster = subprocess.Popen(
+        [sys.executable, two_nodes.__file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environ
+    )
+    try:
+        nodes = json.loads(cluster.stdout.readline())
+        yield {"RAY_ADDRESS": nodes["address"]} | two_nodes.SETTINGS, nodes["raylet"]
+    finally:
+        cluster.communicate(timeout=60)

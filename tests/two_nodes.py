@@ -1,0 +1,39 @@
+"""A Ray cluster of two nodes on this machine, a core each, as a process of its own: it lasts until its stdin ends.
+
+Prints one line of JSON: the `address` for RAY_ADDRESS, and the process id of the second node's `raylet`.
+"""
+
+import json
+import os
+import sys
+import tempfile
+
+# Set before Ray is imported, which reads them. A node that died is noticed after 3 s, not 15; all stays on loopback.
+SETTINGS = {
+    "RAY_health_check_initial_delay_ms": "1000",
+    "RAY_health_check_period_ms": "1000",
+    "RAY_health_check_timeout_ms": "1000",
+    "RAY_health_check_failure_threshold": "3",
+    "RAY_AUTH_MODE": "disabled",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+}
+
+
+def main() -> None:
+    os.environ.update(SETTINGS)
+    from ray.cluster_utils import Cluster
+
+    with tempfile.TemporaryDirectory(prefix="lm-", ignore_cleanup_errors=True) as folder:  # short, for Ray's sockets
+        node = {"num_cpus": 1, "object_store_memory": 100 * 2**20, "node_ip_address": "127.0.0.1"}
+        head = node | {"include_dashboard": False, "temp_dir": folder}
+        cluster = Cluster(initialize_head=True, head_node_args=head)
+        second = cluster.add_node(**node)
+        raylet = second.all_processes["raylet"][0].process.pid
+        print(json.dumps({"address": cluster.address, "raylet": raylet}), flush=True)
+        sys.stdin.read()
+        cluster.shutdown()
+
+
+if __name__ == "__main__":
+    main()
