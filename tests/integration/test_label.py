@@ -140,6 +140,22 @@ def test_a_changed_picture_and_a_new_model_are_labelled_again_and_nothing_else(t
     assert "tiny@1" not in shown.stdout
 
 
+def test_two_models_label_in_one_pass_what_each_lacks(tmp_path, registry):
+    images = fill(tmp_path / "images", 20)
+    table, job = spec(tmp_path, registry, images)
+    assert labelmill("run", job).returncode == 0
+    second = make_bundle(registry, "second", "multi_class", ("ant", "bee"), seed=3).reference
+    (images / "new.jpg").write_bytes(picture(1000))
+    job.write_text(job.read_text().replace("model: tiny@1", f"models: [tiny@1, {second}]\nembeddings: false"))
+    both = labelmill("run", job)
+    assert both.returncode == 0, both.stderr
+    rows = rows_of(table)
+    assert Counter(row["model"] for row in rows) == {"tiny@1": 21, second: 21}
+    assert len({(row["uri"], row["model"]) for row in rows}) == 42
+    assert "21 pictures to label" in both.stderr  # each once, whichever models lack it
+    assert "nothing to do" in labelmill("run", job).stdout
+
+
 def test_the_same_job_on_an_object_store(tmp_path, s3):
     make_bundle(f"{s3}/models")
     store = open_store(f"{s3}/inbox")
