@@ -13,6 +13,8 @@ from moto.server import ThreadedMotoServer
 
 import harm
 
+CHROMIUM = Path("/usr/bin/chromium")
+
 
 @pytest.fixture
 def harmful_decoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
@@ -68,3 +70,30 @@ def s3(s3_settings: dict[str, str], s3_buckets: Any, monkeypatch: pytest.MonkeyP
     yield f"s3://{bucket.name}"
     bucket.objects.delete()
     bucket.delete()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A real one. A module's, not the session's: while it runs, no other test could start an event loop."""
+    if not CHROMIUM.exists():
+        pytest.skip("no browser: apt-get install -y --no-install-recommends chromium")
+    from playwright.sync_api import sync_playwright
+
+    arguments = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking"]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), headless=True, args=arguments)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: Any) -> Iterator[Any]:
+    """A page whose script errors and refused loads fail the test."""
+    errors: list[str] = []
+    page = browser.new_page(viewport={"width": 1000, "height": 800})
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("console", lambda line: errors.append(line.text) if "Content Security" in line.text else None)
+    page.on("dialog", lambda dialog: (errors.append("script ran"), dialog.dismiss()))
+    yield page
+    page.close()
+    assert errors == []

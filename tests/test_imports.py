@@ -17,10 +17,10 @@ JOBS = Path(__file__).parents[1] / "jobs"
 LAYERS = [
     ("__main__",),
     ("cli",),
-    ("demo", "check"),
+    ("demo", "check", "terminal"),
     ("train", "label", "serve"),
     ("cluster",),
-    ("model", "metrics"),
+    ("model", "metrics", "page"),
     ("images",),
     ("spec", "storage"),
     ("errors",),
@@ -38,6 +38,7 @@ TORCH_FREE = [
     "labelmill.model.engines.openvino_engine",
     "labelmill.model.labeler",
     "labelmill.model.registry",
+    "labelmill.page",
     "labelmill.spec",
     "labelmill.storage",
 ]

@@ -2,7 +2,6 @@
 
 import importlib
 import json
-import logging
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -13,6 +12,7 @@ from typer.core import TyperGroup
 
 from labelmill import __version__
 from labelmill.errors import LabelmillError
+from labelmill.terminal import log_to, printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -95,13 +95,6 @@ def _flush() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def printable(text: str) -> str:
-    """`text` with control characters escaped, so that a file's name cannot steer the terminal."""
-    return "".join(
-        char if char.isprintable() or char == "\n" else char.encode("unicode_escape").decode() for char in text
-    )
-
-
 @app.callback(invoke_without_command=True)
 def labelmill(
     context: typer.Context,
@@ -168,6 +161,30 @@ def _can_print(text: str) -> bool:
     return True
 
 
+@app.command("plan")
+def plan_command(
+    path: SpecPath,
+    overrides: Overrides = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
+) -> None:
+    """What would a label job do: counts, bytes, requests, time and money.
+
+    Lists the store, subtracts the table, labels a random sample of what is left, and writes nothing. Exits with 1 when
+    so much of the sample fails that the run would stop.
+
+    Example: labelmill plan jobs/label.yaml --json
+    """
+    from labelmill.label.preview import preview
+    from labelmill.spec import load_spec
+
+    loaded = load_spec(path, overrides or ())
+    with log_to(sys.stderr):
+        found = preview(loaded)
+    typer.echo(found.to_json() if as_json else printable(str(found)))
+    if found.would_stop:
+        raise typer.Exit(1)
+
+
 @app.command("run")
 def run_command(path: SpecPath, overrides: Overrides = None) -> None:
     """Do what a spec describes: train, label or serve.
@@ -180,8 +197,8 @@ def run_command(path: SpecPath, overrides: Overrides = None) -> None:
     from labelmill.spec import load_spec
 
     loaded = load_spec(path, overrides or ())
-    _log_to_stderr()
-    result = importlib.import_module(f"labelmill.{loaded.spec.kind}").run(loaded)
+    with log_to(sys.stderr):
+        result = importlib.import_module(f"labelmill.{loaded.spec.kind}").run(loaded)
     if result is not None:
         typer.echo(printable(str(result)))
 
@@ -380,25 +397,9 @@ def demo_command() -> None:
     """
     from labelmill.demo import run_demo
 
-    _log_to_stderr()
-    typer.echo(printable(str(run_demo())))
-
-
-def _log_to_stderr() -> None:
-    handler = logging.StreamHandler()
-    handler.setFormatter(_Plain("%(asctime)s  %(message)s", "%H:%M:%S"))
-    logging.basicConfig(handlers=[handler], level=logging.WARNING)
-    logging.getLogger("labelmill").setLevel(logging.INFO)
-
-
-class _Plain(logging.Formatter):
-    """What our own code has to say, for a person; where anything else speaks, or warns, it is named."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        text = printable(super().format(record))
-        if record.levelno == logging.INFO:
-            return text
-        return f"{text}  ({record.levelname.lower()} of {record.name})"
+    with log_to(sys.stderr):
+        result = run_demo()
+    typer.echo(printable(str(result)))
 
 
 def _console() -> "Console":

@@ -16,7 +16,7 @@ from types import ModuleType
 
 from labelmill.errors import ClusterError
 
-__all__ = ["Resources", "connect", "count_gpus"]
+__all__ = ["Resources", "connect", "count_gpus", "resources_at_hand"]
 
 logger = logging.getLogger(__name__)
 
@@ -73,6 +73,22 @@ def count_gpus() -> int:
     if visible is not None:
         return len([one for one in visible.split(",") if one not in ("", "-1", "NoDevFiles")])
     return sum(1 for device in Path("/dev").glob("nvidia*") if device.name.removeprefix("nvidia").isdecimal())
+
+
+def resources_at_hand() -> Resources:
+    """What `connect` would yield, without starting a Ray for it. ClusterError: that of RAY_ADDRESS did not answer."""
+    if os.environ.get("RAY_ADDRESS", "local") not in ("", "local"):
+        with connect() as resources:
+            return resources
+    return Resources(cpus=_cores(), gpus=count_gpus(), local=True)
+
+
+def _cores() -> int:
+    """As Ray counts them: those of the machine, or what the container may use of them."""
+    quota = Path("/sys/fs/cgroup/cpu.max")
+    given, _, period = quota.read_text().strip().partition(" ") if quota.exists() else ("max", "", "")
+    cores = os.cpu_count() or 1
+    return cores if given == "max" else max(1, min(cores, int(given) // int(period)))
 
 
 @contextmanager

@@ -1,10 +1,12 @@
 """The label job's promise on a real Ray: every listed picture ends as exactly one row, and as its own."""
 
 import io
+import json
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from bundles import make_bundle
@@ -34,6 +36,12 @@ def spec(tmp_path, registry, images, **more):
     return table, label_spec(
         tmp_path / "label.yaml", registry=registry, model="tiny@1", images=images, output=table, **more
     )
+
+
+def receipt_of(table):
+    """Of the only run so far."""
+    [file] = table.glob("_labelmill/receipts/*.json")
+    return json.loads(file.read_text())
 
 
 def huge_png():
@@ -70,9 +78,21 @@ def test_rows_out_are_pictures_in_and_each_row_is_its_own(tmp_path, registry):
             [by_label[label] for label in labeler.bundle.labels], answer.confidences, rtol=0, atol=1e-5
         )
 
+    receipt = receipt_of(table)
+    assert sum(receipt["wall_by_stage_s"].values()) == pytest.approx(receipt["wall_s"], rel=0.02)
+    assert receipt["wall_by_stage_s"].keys() >= {"start-up", "fetch", "decode", "forward", "write", "idle", "commit"}
+    assert sum(receipt["pictures_by_bucket"]) == pytest.approx(130, abs=1)
+    assert sum(receipt["histograms"]["long_side_px"].values()) == 130
+    assert receipt["traffic"]["read_bytes"] >= sum(path.stat().st_size for path in images.iterdir())
+    page = next(table.glob("_labelmill/receipts/*.html")).read_text()
+    assert page.count("data:image/jpeg;base64,") >= 4
+    assert f"receipt: {next(table.glob('_labelmill/receipts/*.html'))}" in first.stdout
+
     again = labelmill("run", job)
     assert again.returncode == 0
     assert "nothing to do" in again.stdout
+    shown = labelmill("labels", table, "--limit", 0)
+    assert len([line for line in shown.stdout.splitlines() if line.endswith(".html")]) == 2
 
     # The same pictures, and five that are none, into another table.
     bad = {
@@ -133,6 +153,12 @@ def test_the_same_job_on_an_object_store(tmp_path, s3):
     rows = rows_of(table)
     assert [row["uri"] for row in rows] == sorted(f"{s3}/inbox/{name}" for name in names)
     assert Counter(row["status"] for row in rows) == {"ok": 4, "unsupported": 1}
+    aside = open_store(f"{table}/_labelmill/receipts")
+    [name] = [key for key in list(aside.keys()) if key.endswith(".json")]
+    asked = json.loads(aside.read(name))["traffic"]
+    assert asked["lists"] >= 1
+    assert asked["gets"] >= 5
+    assert asked["puts"] >= 1
     assert "nothing to do" in labelmill("run", job, "--set", f"output={table}").stdout
 
 

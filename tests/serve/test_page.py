@@ -3,44 +3,16 @@
 import socket
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import uvicorn
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
 from labelmill.serve.app import build_app
 from labelmill.serve.auth import digest_key, loopback_hosts
 from labelmill.serve.metrics import Metrics
-
-CHROMIUM = Path("/usr/bin/chromium")
-pytestmark = pytest.mark.skipif(
-    not CHROMIUM.exists(), reason="no browser: apt-get install -y --no-install-recommends chromium"
-)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[object]:
-    arguments = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking"]
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), headless=True, args=arguments)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def page(browser) -> Iterator[Page]:
-    """A page whose script errors and refused loads fail the test."""
-    page, errors = browser.new_page(viewport={"width": 1000, "height": 800}), []
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    page.on("console", lambda line: errors.append(line.text) if "Content Security" in line.text else None)
-    page.on("dialog", lambda dialog: (errors.append("script ran"), dialog.dismiss()))
-    yield page
-    page.close()
-    assert errors == []
 
 
 @pytest.fixture

@@ -76,7 +76,8 @@ def test_names_from_outside_are_text_never_markup(tmp_path: Path):
 
 def test_the_page_needs_nothing_from_elsewhere(tmp_path: Path):
     html, parsed = page(tmp_path)
-    assert "http" not in html
+    assert "://" not in html
+    assert "default-src 'none'" in html
     assert not parsed.seen & {"link", "script", "iframe", "img"}
     assert html.count("<svg") == 3
     assert 'name="viewport"' in html

@@ -31,7 +31,13 @@ def put_deleted(
             if of_model.num_rows:
                 answers = [Answer("deleted", _REASON, None, None, None)] * of_model.num_rows
                 rows = make_rows(
-                    of_model, answers, bundle, scores="none", settings_digest=settings_digest, run_id=run_id
+                    of_model,
+                    answers,
+                    [[]] * len(answers),
+                    bundle,
+                    scores="none",
+                    settings_digest=settings_digest,
+                    run_id=run_id,
                 )
                 path = f"{PARTITION}={day}/{run_id}-deleted-{part:06d}-{number}.parquet"
                 yield put_data_file(store, path, rows, day)

@@ -11,24 +11,30 @@ import queue
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal
 
-from labelmill.cluster import connect, count_gpus
+from labelmill.cluster import Resources, connect, count_gpus
 from labelmill.errors import FailureBudgetError, FencedError, SpecError, StorageError, TableError
+from labelmill.label.chunk import Chunk
+from labelmill.label.clock import Clock
 from labelmill.label.deletion import put_deleted
 from labelmill.label.inventory import Inventory, open_inventory
 from labelmill.label.lease import Lease, hold_lease
+from labelmill.label.ledger import write_receipt
 from labelmill.label.plan import Todo, plan_todo, settings_digest
+from labelmill.label.progress import show_progress
 from labelmill.label.receipt import Receipt
-from labelmill.label.stage import Chunk, Stage
+from labelmill.label.samples import Sheet
+from labelmill.label.stage import Stage
 from labelmill.label.table import DataFile, LabelTable, TableWriter
-from labelmill.label.usage import TreeUsage
+from labelmill.label.usage import TreeUsage, WorkersUsage
 from labelmill.model.bundle import Bundle
 from labelmill.model.engines import choose_engine
 from labelmill.model.registry import Registry
 from labelmill.spec import LabelSpec, LoadedSpec
-from labelmill.storage import Store, open_store
+from labelmill.storage import Store, open_store, traffic
 
 if TYPE_CHECKING:
     from labelmill.label.pipeline import Workers
@@ -38,7 +44,7 @@ __all__ = ["run"]
 logger = logging.getLogger(__name__)
 
 _FIRST_COMMIT_S, _LAST_COMMIT_S = 5.0, 60.0
-_PROGRESS_S = 5.0
+_PROGRESS_S = 1.0
 _BUDGET_FROM = 200
 # A table of a few thousand files opens in well under a second; a run of days writes many more.
 _COMPACT_EVERY_FILES = 1024
@@ -77,7 +83,8 @@ class _Run:
         usage: TreeUsage,
     ) -> None:
         self.spec, self.bundles, self.aside, self.lease, self.usage = spec, bundles, aside, lease, usage
-        self.started = time.monotonic()
+        self.clock, self.sheet, self.elsewhere = Clock(), Sheet(spec.receipt_pictures), WorkersUsage()
+        self.local, self.asked_before = True, traffic()
         self.today = datetime.now(UTC).date()
         self.inventory = inventory
         self.writer = TableWriter(spec.output)
@@ -101,19 +108,21 @@ class _Run:
 
     def go(self) -> Receipt:
         logger.info("listing %s", self.inventory.describe)
-        todo = self._plan()
-        self._mark_deleted(todo)
+        with self.clock.step("listing and subtracting"):
+            todo = self._plan()
+            self._mark_deleted(todo)
         if not todo.num_rows:
             return self._close("nothing to do")
         logger.info("%s pictures to label of %s listed", f"{todo.num_rows:,}", f"{todo.listed:,}")
-        with connect() as resources:
-            # Ray reads its settings when it is imported, and connect() makes them.
-            from labelmill.label.pipeline import label_chunks, plan_workers
-
+        with ExitStack() as until_the_end:
+            with self.clock.step("starting Ray"):
+                resources = until_the_end.enter_context(connect())
+                # Ray reads its settings when it is imported, and connect() makes them.
+                from labelmill.label.pipeline import label_chunks, plan_workers
             workers = plan_workers(resources, self.spec.engine, todo.num_chunks)
-            stage = self._stage(todo, workers)
-            self.receipt.engine = ", ".join(dict.fromkeys(stage.engines))
-            self.receipt.workers = str(workers)
+            with self.clock.step("choosing the engine"):
+                stage = self._stage(todo, workers)
+            self._take_workers(workers, stage, resources)
             logger.info("labelling by %s, %s", workers, self.receipt.engine)
             try:
                 self._label(label_chunks(stage, workers), todo)
@@ -124,6 +133,13 @@ class _Run:
         self.writer.compact(self.today)
         todo.remove()
         return self._close("complete")
+
+    def _take_workers(self, workers: Workers, stage: Stage, resources: Resources) -> None:
+        self.local = resources.local
+        self.clock.start_labelling(workers.count)
+        self.receipt.engine = ", ".join(dict.fromkeys(stage.engines))
+        self.receipt.workers, self.receipt.num_workers = str(workers), workers.count
+        self.receipt.cores, self.receipt.gpus = workers.count * workers.cpus, workers.count * workers.gpus
 
     def _plan(self) -> Todo:
         for key in self.aside.keys("runs/"):
@@ -176,6 +192,7 @@ class _Run:
             num_threads=int(workers.cpus),
             decode_threads=int(workers.cpus) if workers.gpus else 0,
             names_are_exclusive=exclusive,
+            receipt_pictures=spec.receipt_pictures,
         )
 
     def _engine(self, bundle: Bundle, workers: Workers) -> Literal["openvino", "torch"]:
@@ -198,14 +215,14 @@ class _Run:
             for chunk in _with_ticks(chunks):
                 now = time.monotonic()
                 if chunk is not None:
-                    self.receipt.add(chunk)
+                    self._account(chunk)
                     waiting.append(chunk.file)
                     self._check_budget()
                 if waiting and now - last_commit >= _commit_interval_s(now - started):
                     waiting = self._commit(waiting)
                     last_commit = time.monotonic()
                 if now - last_shown >= _PROGRESS_S:
-                    self._show_progress(todo, now - started)
+                    show_progress(self.clock.pace(), self.receipt, todo.num_rows)
                     last_shown = now
             self._commit(waiting)
         except BaseException:
@@ -213,6 +230,13 @@ class _Run:
             raise
         finally:
             self.receipt.labelling_s = round(time.monotonic() - started, 2)
+
+    def _account(self, chunk: Chunk) -> None:
+        self.clock.add(chunk)
+        self.receipt.add(chunk)
+        self.sheet.add(chunk.samples, self.receipt.labels)
+        if not self.local:
+            self.elsewhere.add(chunk)
 
     def _keep(self, files: list[DataFile]) -> None:
         """On the way out of a stopped run: commit what is finished. What stopped the run is what its user must hear of,
@@ -249,22 +273,6 @@ class _Run:
                 "mend the store or raise max_failure_rate, and run the same command again."
             )
 
-    def _show_progress(self, todo: Todo, labelling_s: float) -> None:
-        done = self.receipt.pictures_labelled
-        if not done:
-            logger.info("waiting for the first pictures: the workers load the model")
-            return
-        rate = done / labelling_s
-        logger.info(
-            "%s of %s (%.0f%%), %.0f pictures/s, %.0f s left, %s failed",
-            f"{done:,}",
-            f"{todo.num_rows:,}",
-            100 * done / todo.num_rows,
-            rate,
-            (todo.num_rows - done) / rate,
-            f"{self.receipt.failed:,}",
-        )
-
     def _close_stopped(self) -> None:
         logger.info("the run stopped; what it committed stays, and the same command goes on from there")
         try:
@@ -275,12 +283,14 @@ class _Run:
     def _close(self, outcome: str) -> Receipt:
         self.usage.sample()
         self.receipt.outcome = outcome
+        self.receipt.traffic += traffic() - self.asked_before
         self.receipt.close(
-            wall_s=time.monotonic() - self.started,
-            cpu_s=self.usage.cpu_s,
-            peak_memory_bytes=self.usage.peak_memory_bytes,
+            self.clock,
+            cpu_s=self.usage.cpu_s + self.elsewhere.cpu_s,
+            peak_memory_bytes=self.usage.peak_memory_bytes + self.elsewhere.peak_memory_bytes,
+            prices=self.spec.prices,
         )
-        self.aside.write(f"receipts/{self.receipt.run_id}.json", self.receipt.to_json().encode())
+        write_receipt(self.aside, self.receipt, self.sheet)
         return self.receipt
 
 

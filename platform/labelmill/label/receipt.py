@@ -1,14 +1,20 @@
-"""What a run did and what it cost, as JSON beside the table and as a few lines on the terminal."""
+"""What a run did and what it cost: the account that is kept as JSON and as a page, and a few lines on the terminal."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from labelmill.label.stage import Chunk
+from labelmill.label.chunk import Chunk
+from labelmill.label.clock import COMMIT, START_UP, Clock
+from labelmill.label.histograms import add_histograms
+from labelmill.label.money import Cost, cost_of
+from labelmill.spec import Prices
+from labelmill.storage import Traffic
 
 __all__ = ["Receipt"]
 
@@ -27,6 +33,9 @@ class Receipt:
     images: str
     engine: str
     workers: str = ""
+    num_workers: int = 0
+    cores: float = 0.0  # that the workers held
+    gpus: float = 0.0
     outcome: str = "stopped"
     started_at: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
     pictures_listed: int = 0
@@ -38,20 +47,33 @@ class Receipt:
     wall_s: float = 0.0
     labelling_s: float = 0.0  # from when the workers were asked for to the last commit
     pictures_per_s: float = 0.0  # over the whole run, its start included
+    steady_pictures_per_s: float | None = None  # with every worker at it; None when the run was too short to tell
+    pictures_per_core_s: float | None = None  # of the steady rate
+    pictures_per_gpu_s: float | None = None
     cpu_s: float = 0.0
     cpu_s_per_1000: float = 0.0
     peak_memory_bytes: int = 0
-    retries: int = 0  # requests to the store that had to be sent again
+    startup_s: dict[str, float] = field(default_factory=dict)  # its steps
     stage_s: dict[str, float] = field(default_factory=dict)  # summed over the workers
+    wall_by_stage_s: dict[str, float] = field(default_factory=dict)  # adds up to wall_s
+    bucket_s: float = 1.0
+    pictures_by_bucket: list[float] = field(default_factory=list)  # finished in each bucket_s since the start
+    retries: int = 0  # requests to the store that had to be sent again
+    traffic: Traffic = field(default_factory=Traffic)
+    cost: Cost | None = None
     statuses: dict[str, int] = field(default_factory=dict)
     labels: dict[str, int] = field(default_factory=dict)
+    histograms: dict[str, dict[str, int]] = field(default_factory=dict)
+    failures: list[dict[str, str]] = field(default_factory=list)  # a few of each status: status, uri, error
     spec: dict[str, Any] = field(default_factory=dict)
 
     def add(self, chunk: Chunk) -> None:
         self.pictures_labelled += chunk.num_rows
         self.retries += chunk.retries
+        self.traffic += chunk.traffic
         self.statuses = dict(Counter(self.statuses) + Counter(chunk.statuses))
         self.labels = dict((Counter(self.labels) + Counter(chunk.labels)).most_common())
+        add_histograms(self.histograms, chunk.histograms)
         for name, seconds in chunk.seconds.items():
             self.stage_s[name] = round(self.stage_s.get(name, 0.0) + seconds, 3)
 
@@ -61,16 +83,49 @@ class Receipt:
 
     @property
     def bottleneck(self) -> str | None:
-        return max(self.stage_s, key=lambda name: self.stage_s[name]) if self.stage_s else None
+        """Where most of the whole run's wall-clock went."""
+        return _largest(self.wall_by_stage_s)
 
-    def close(self, *, wall_s: float, cpu_s: float, peak_memory_bytes: int) -> None:
+    @property
+    def limited_by(self) -> str | None:
+        """Where most of it went while the workers were labelling: what limits a run that is long enough."""
+        return _largest({name: s for name, s in self.wall_by_stage_s.items() if name not in (START_UP, COMMIT)})
+
+    def close(self, clock: Clock, *, cpu_s: float, peak_memory_bytes: int, prices: Prices | None) -> None:
+        wall_s = clock.elapsed_s
         self.wall_s, self.cpu_s, self.peak_memory_bytes = round(wall_s, 2), round(cpu_s, 2), peak_memory_bytes
+        self.wall_by_stage_s = {name: round(seconds, 3) for name, seconds in clock.wall_by_stage_s().items()}
+        rest_s = self.wall_by_stage_s[START_UP] - sum(clock.startup_s.values())
+        self.startup_s = clock.startup_s | {"starting the workers and all else": round(max(0.0, rest_s), 3)}
+        self.bucket_s, self.pictures_by_bucket = clock.bucket_s, [round(count, 2) for count in clock.buckets]
         if self.pictures_labelled:
             self.pictures_per_s = round(self.pictures_labelled / wall_s, 1)
             self.cpu_s_per_1000 = round(cpu_s / self.pictures_labelled * 1000, 2)
+            self._take_steady_rate(clock.steady_pictures_per_s())
+        if prices:
+            hours = wall_s / 3600
+            self.cost = cost_of(
+                prices, core_hours=self.cores * hours, gpu_hours=self.gpus * hours, traffic=self.traffic
+            )
+
+    def _take_steady_rate(self, steady: float | None) -> None:
+        if steady is not None:
+            self.steady_pictures_per_s = round(steady, 1)
+            self.pictures_per_core_s = round(steady / self.cores, 1) if self.cores else None
+            self.pictures_per_gpu_s = round(steady / self.gpus, 1) if self.gpus else None
+
+    @property
+    def page(self) -> str:
+        """Where its page lies, beside the table."""
+        return f"{self.table.rstrip('/')}/_labelmill/receipts/{self.run_id}.html"
 
     def to_json(self) -> str:
-        return json.dumps({**asdict(self), "failed": self.failed, "bottleneck": self.bottleneck}, indent=2)
+        said = {name: getattr(self, name) for name in ("failed", "bottleneck", "limited_by", "page")}
+        found = {**asdict(self), **said}
+        if self.cost:
+            per_million = self.cost.per_million(self.pictures_labelled)
+            found["cost"] = {**asdict(self.cost), "total": self.cost.total, "per_million": per_million}
+        return json.dumps(found, indent=2)
 
     def __str__(self) -> str:
         if self.outcome == "nothing to do":
@@ -79,14 +134,40 @@ class Receipt:
         lines = [
             f"{self.pictures_labelled:,} pictures labelled by {self.model}, {self.failed:,} of them without labels; "
             f"{self.pictures_done_before:,} were done before",
-            f"{self.wall_s:.1f} s, {self.pictures_per_s:,.0f} pictures/s; "
-            f"{self.cpu_s_per_1000:.1f} CPU-seconds per 1,000; "
-            f"peak memory {self.peak_memory_bytes / 2**30:.2f} GiB; most time went into: {self.bottleneck or 'none'}",
+            f"{self.wall_s:.1f} s, {self.pictures_per_s:,.0f} pictures/s{self._steady()}; "
+            f"{self.cpu_s_per_1000:.1f} CPU-seconds per 1,000; peak memory {self.peak_memory_bytes / 2**30:.2f} GiB",
+            f"most time went into: {self.bottleneck}{self._limit()}",
             "statuses: " + _counts(self.statuses),
             "labels: " + (_counts(self.labels) or "none"),
+            *self._cost(),
             f"table: {self.table}   run: {self.run_id}",
+            f"receipt: {self.page}",
         ]
         return "\n".join(lines)
+
+    def _steady(self) -> str:
+        if self.steady_pictures_per_s is None:
+            return ""
+        unit = (self.pictures_per_gpu_s, "GPU") if self.pictures_per_gpu_s else (self.pictures_per_core_s, "core")
+        return f"; steady {self.steady_pictures_per_s:,.0f} pictures/s, {unit[0]:,.0f} a {unit[1]}"
+
+    def _limit(self) -> str:
+        share = self.wall_by_stage_s.get(self.bottleneck or "", 0.0) / max(self.wall_s, 1e-9)
+        other = f"; while labelling: {self.limited_by}" if self.limited_by != self.bottleneck else ""
+        return f" ({share:.0%}){other}"
+
+    def _cost(self) -> list[str]:
+        if not self.cost:
+            return []
+        million = self.cost.per_million(self.pictures_labelled)
+        return [
+            f"cost: {self.cost.said(self.cost.total)}"
+            + (f", {self.cost.said(million)} per million pictures" if million is not None else "")
+        ]
+
+
+def _largest(seconds: Mapping[str, float]) -> str | None:
+    return max(seconds, key=lambda name: seconds[name]) if seconds else None
 
 
 def _counts(counts: dict[str, int]) -> str:

@@ -20,10 +20,17 @@ _TOP_K = 5
 
 
 def make_rows(
-    items: pa.Table, answers: Sequence[Answer], bundle: Bundle, *, scores: str, settings_digest: str, run_id: str
+    items: pa.Table,
+    answers: Sequence[Answer],
+    decided: Sequence[Sequence[tuple[str, float]]],
+    bundle: Bundle,
+    *,
+    scores: str,
+    settings_digest: str,
+    run_id: str,
 ) -> pa.Table:
-    """The rows of one model (DATA_SCHEMA): one for each item, in the items' order."""
-    decided = [bundle.decide(a.confidences) if a.confidences is not None else [] for a in answers]
+    """The rows of one model (DATA_SCHEMA): one for each item, in the items' order. `decided` are its labels, best
+    first."""
     constant: dict[str, Any] = {
         "model": bundle.reference,
         "bundle_digest": bundle.digest,

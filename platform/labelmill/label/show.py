@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from labelmill.errors import SpecError
+from labelmill.label.ledger import last_receipts
 from labelmill.label.row import STATUSES
 from labelmill.label.table import LabelTable
 from labelmill.label.view import CURRENT_VIEW
@@ -28,10 +29,12 @@ def print_labels(
     console.print(Text(f"{table.uri}: version {table.version}, {table.num_files} files"))
     console.print(_status_table(table.query(_STATUSES.format(view=view), _NARROW), what))
     console.print(_label_table(table.query(_LABELS.format(view=view), _NARROW)))
+    _print_receipts(table.uri, console)
     if limit:
         console.print(_row_table(table.query(_ROWS.format(view=view, limit=int(limit)))))
 
 
+_RUNS_SHOWN = 3
 _NARROW = ("uri", "model", "run_id", "status", "error", "labels")
 _STATUSES = (
     "SELECT model, status, count(*) AS pictures, min(error) AS example FROM {view} "
@@ -43,6 +46,18 @@ _LABELS = (
     "GROUP BY model, l.label ORDER BY model, pictures DESC LIMIT 40"
 )
 _ROWS = "SELECT * FROM {view} ORDER BY run_id DESC, uri LIMIT {limit}"
+
+
+def _print_receipts(uri: str, console: Console) -> None:
+    receipts = last_receipts(uri, _RUNS_SHOWN)
+    if not receipts:
+        return
+    table = Table("last runs", "outcome", "labelled", "receipt", box=None, pad_edge=False, header_style="bold")
+    for receipt in receipts:
+        labelled = f"{receipt.get('pictures_labelled', 0):,}"
+        run, outcome, page = (_plain(str(receipt.get(name, ""))) for name in ("run_id", "outcome", "page"))
+        table.add_row(run, outcome, labelled, page)
+    console.print(table)
 
 
 def _where(status: str | None, model: str | None) -> str:

@@ -2,23 +2,21 @@
 
 Fetching, decoding and labelling share a process, one per core, so that no pixel ever crosses between processes; the
 next batches are fetched while one is decoded and labelled. What a worker returns is a few hundred bytes a chunk.
-
-A picture may take the process down with it, and Ray would hand its chunk to a new worker for ever. So an attempt leaves
-a note beside the table, and whoever finds the note of another tries each picture in a child process first.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import resource
-import signal
+import socket
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from contextlib import nullcontext
+from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import pyarrow as pa
@@ -27,7 +25,6 @@ from numpy.typing import NDArray
 
 from labelmill.errors import (
     ChangedError,
-    ClusterError,
     ForbiddenError,
     ImageError,
     LabelmillError,
@@ -35,20 +32,23 @@ from labelmill.errors import (
     StorageError,
 )
 from labelmill.images.trial import Trial
+from labelmill.label.attempts import numbered_attempt, time_limit
+from labelmill.label.chunk import Chunk, chunk_of
 from labelmill.label.fetch import Fetched, read_items
 from labelmill.label.plan import Todo
 from labelmill.label.row import PARTITION
 from labelmill.label.rows import make_rows
-from labelmill.label.table import DataFile, existing_data_file, put_data_file
+from labelmill.label.samples import Sampler
+from labelmill.label.table import existing_data_file, put_data_file
 from labelmill.model.bundle import Bundle
 from labelmill.model.engines import EngineName
 from labelmill.model.labeler import Answer, Labeler, label_together
-from labelmill.storage import num_retries, open_store
+from labelmill.storage import Traffic, num_retries, open_store, traffic
 
-__all__ = ["Chunk", "ChunkLabeler", "Stage"]
+__all__ = ["ChunkLabeler", "Stage", "not_labelled"]
 
 _BATCHES_AHEAD = 2
-_MAX_ATTEMPTS = 4
+_Decided = list[tuple[str, float]]  # the labels of one picture, best first
 _OUTPUT_TIMEOUT_S = 300.0  # a store that comes back within minutes shall not cost the night's run
 
 
@@ -71,29 +71,7 @@ class Stage:
     num_threads: int
     decode_threads: int
     names_are_exclusive: bool  # whether the store honours "write only if absent"
-
-
-@dataclass
-class Chunk:
-    """What became of one chunk: its data file, what its rows say, and what they cost."""
-
-    chunk: int
-    file: DataFile
-    num_rows: int
-    statuses: dict[str, int]
-    labels: dict[str, int]
-    seconds: dict[str, float] = field(default_factory=dict)  # of waiting or working, by stage
-    cpu_s: float = 0.0
-    peak_rss_bytes: int = 0
-    retries: int = 0  # requests to the store that had to be sent again
-
-    def to_json(self) -> str:
-        return json.dumps(asdict(self))
-
-    @classmethod
-    def from_fields(cls, fields: dict[str, Any]) -> Chunk:
-        """From what `to_json` wrote, parsed."""
-        return cls(**{**fields, "file": DataFile(**fields["file"])})
+    receipt_pictures: int = 0  # small pictures of each label that the receipt wants to show
 
 
 class ChunkLabeler:
@@ -104,6 +82,9 @@ class ChunkLabeler:
         self._output = open_store(stage.output, timeout_s=_OUTPUT_TIMEOUT_S)
         self._labelers = [self._load(*pair) for pair in zip(stage.bundles, stage.engines, strict=True)]
         self._readers = ThreadPoolExecutor(_BATCHES_AHEAD, thread_name_prefix="read")
+        self._sampler = Sampler(stage.receipt_pictures)
+        self._worker = f"{socket.gethostname()}:{os.getpid()}"
+        self._told_cpu_s, self._told_traffic = 0.0, Traffic()
 
     def _load(self, bundle: Bundle, engine: EngineName) -> Labeler:
         stage = self._stage
@@ -129,39 +110,54 @@ class ChunkLabeler:
             return json.dumps({"error": type(exc).__name__, "message": str(exc)})
 
     def label(self, number: int) -> Chunk:
-        started_cpu_s, retries_before = time.process_time(), num_retries()
-        stage = self._stage
-        path = f"{PARTITION}={stage.labelled_on}/{stage.run_id}-{number:08d}.parquet"
-        if stage.names_are_exclusive:
-            # An earlier attempt may have died between writing its file and telling the driver.
-            try:
-                return _summary(number, *existing_data_file(self._output, path, stage.labelled_on))
-            except NotFoundError:
-                pass
-        else:
-            path = path.replace(".parquet", f"-{time.time_ns():x}.parquet")
-        with _attempt(stage.todo.folder, number) as attempt:
-            items = stage.todo.read(number)
-            seconds: dict[str, float] = {}
-            answers = self._answers(items, seconds, careful=attempt > 1)
-            rows = self._rows(items, answers)
-            started = time.perf_counter()
-            file = put_data_file(self._output, path, rows, stage.labelled_on)
-            seconds["write"] = time.perf_counter() - started
-        chunk = _summary(number, file, rows)
-        chunk.seconds = seconds
-        chunk.cpu_s = time.process_time() - started_cpu_s
+        """Make the data file of a chunk, unless an earlier attempt made it; and say what that took."""
+        started, retries_before = time.perf_counter(), num_retries()
+        chunk = self._finished_before(number) or self._label(number)
+        chunk.busy_s = time.perf_counter() - started
+        chunk.worker, chunk.samples = self._worker, self._sampler.hand_over()
         chunk.retries = num_retries() - retries_before
+        cpu_s, asked = time.process_time(), traffic()
+        chunk.cpu_s, chunk.traffic = cpu_s - self._told_cpu_s, asked - self._told_traffic
+        self._told_cpu_s, self._told_traffic = cpu_s, asked
         chunk.peak_rss_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         return chunk
 
-    def _rows(self, items: pa.Table, answers: Sequence[Sequence[Answer]]) -> pa.Table:
+    def _finished_before(self, number: int) -> Chunk | None:
+        """What an attempt made that may have died between writing its file and telling the driver."""
+        stage = self._stage
+        if not stage.names_are_exclusive:
+            return None
+        try:
+            return chunk_of(number, *existing_data_file(self._output, _path(stage, number), stage.labelled_on))
+        except NotFoundError:
+            return None
+
+    def _label(self, number: int) -> Chunk:
+        stage = self._stage
+        path = _path(stage, number)
+        if not stage.names_are_exclusive:
+            path = path.replace(".parquet", f"-{time.time_ns():x}.parquet")
+        with numbered_attempt(stage.todo.folder, number) as attempt:
+            items = stage.todo.read(number)
+            seconds: dict[str, float] = {}
+            rows = self._rows(items, *self._answers(items, seconds, careful=attempt > 1))
+            started = time.perf_counter()
+            file = put_data_file(self._output, path, rows, stage.labelled_on)
+            seconds["write"] = time.perf_counter() - started
+        chunk = chunk_of(number, file, rows)
+        chunk.seconds = seconds
+        return chunk
+
+    def _rows(
+        self, items: pa.Table, answers: Sequence[Sequence[Answer]], decided: Sequence[Sequence[_Decided]]
+    ) -> pa.Table:
         """One row for each item and model that lacks it."""
         stage, tables = self._stage, []
-        for model, (bundle, found) in enumerate(zip(stage.bundles, answers, strict=True)):
+        for model, (bundle, found, labels) in enumerate(zip(stage.bundles, answers, decided, strict=True)):
             rows = make_rows(
                 items,
                 found,
+                labels,
                 bundle,
                 scores=stage.scores,
                 settings_digest=stage.settings_digest,
@@ -170,9 +166,13 @@ class ChunkLabeler:
             tables.append(rows.filter(pc.not_equal(pc.bit_wise_and(items["lacking"], 1 << model), 0)))
         return pa.concat_tables(tables)
 
-    def _answers(self, items: pa.Table, seconds: dict[str, float], *, careful: bool) -> list[list[Answer]]:
-        """[models][items]"""
+    def _answers(
+        self, items: pa.Table, seconds: dict[str, float], *, careful: bool
+    ) -> tuple[list[list[Answer]], list[list[_Decided]]]:
+        """[models][items], and the labels that each decides for."""
         answers: list[list[Answer]] = [[] for _ in self._labelers]
+        decided: list[list[_Decided]] = [[] for _ in self._labelers]
+        uris = iter(items["uri"].to_pylist())
         before = self._seconds()
         waited = 0.0
         batches = self._fetch(items)
@@ -184,11 +184,18 @@ class ChunkLabeler:
                 if fetched is None:
                     break
                 labelled = self._label_carefully(fetched, trial) if trial else self._label_fetched(fetched)
-                for found, more in zip(answers, labelled, strict=True):
-                    found += more
+                labels = [self._decide(*pair) for pair in zip(self._stage.bundles, labelled, strict=True)]
+                # The first model's: while their bytes are here, a few may be made small for the receipt.
+                self._sampler.offer(list(islice(uris, len(fetched))), fetched, labelled[0], labels[0])
+                for model, (found, names) in enumerate(zip(labelled, labels, strict=True)):
+                    answers[model] += found
+                    decided[model] += names
         seconds["fetch"] = waited
         seconds.update({name: now - before[name] for name, now in self._seconds().items()})
-        return answers
+        return answers, decided
+
+    def _decide(self, bundle: Bundle, answers: Sequence[Answer]) -> list[_Decided]:
+        return [bundle.decide(a.confidences) if a.confidences is not None else [] for a in answers]
 
     def _seconds(self) -> Counter[str]:
         return sum((Counter(labeler.seconds) for labeler in self._labelers), Counter())
@@ -206,7 +213,7 @@ class ChunkLabeler:
 
     def _label_fetched(self, fetched: Sequence[Fetched]) -> list[list[Answer]]:
         """[models][fetched]"""
-        with _time_limit(self._stage.timeout_s):
+        with time_limit(self._stage.timeout_s):
             labelled = label_together(self._labelers, [item for item in fetched if isinstance(item, bytes)])
         return [_in_order(fetched, found) for found in labelled]
 
@@ -231,41 +238,13 @@ def _tried(item: Fetched, trial: Trial) -> Fetched:
     return item
 
 
-@contextmanager
-def _attempt(folder: str, chunk: int) -> Iterator[int]:
-    """Which attempt at this chunk this is, counted by notes that outlive the process; they go with its success."""
-    notes, prefix = open_store(folder), f"attempts/{chunk:08d}"
-    attempt = 1 + len(list(notes.keys(prefix)))
-    if attempt > _MAX_ATTEMPTS:
-        raise ClusterError(
-            f"the workers that labelled chunk {chunk} died {_MAX_ATTEMPTS} times, while each of its pictures was "
-            "decoded well alone. Most likely the machine runs out of memory: lower batch_size, or give workers more "
-            "memory, and run the same command again."
-        )
-    notes.write(f"{prefix}/{attempt}", b"")
-    yield attempt
-    for number in range(1, attempt + 1):
-        notes.delete(f"{prefix}/{number}")
-
-
-@contextmanager
-def _time_limit(seconds: float) -> Iterator[None]:
-    """End this process when the block takes longer, even when C code in it never gives the interpreter back: the
-    kernel sends SIGALRM, which nothing here catches. The chunk's next attempt finds the picture that did it.
-    """
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-
-
 def _in_order(fetched: Sequence[Fetched], labelled: list[Answer]) -> list[Answer]:
     answers = iter(labelled)
-    return [next(answers) if isinstance(item, bytes) else _not_labelled(item) for item in fetched]
+    return [next(answers) if isinstance(item, bytes) else not_labelled(item) for item in fetched]
 
 
-def _not_labelled(reason: StorageError | ImageError) -> Answer:
+def not_labelled(reason: StorageError | ImageError) -> Answer:
+    """What the row of a picture says that could not be fetched or may not be decoded."""
     error = " ".join(str(reason).split())
     if isinstance(reason, ImageError):
         return Answer(reason.status, error)
@@ -273,13 +252,5 @@ def _not_labelled(reason: StorageError | ImageError) -> Answer:
     return Answer(status or "fetch_failed", error)
 
 
-def _summary(number: int, file: DataFile, rows: pa.Table) -> Chunk:
-    # A picture has the same status for every model: it was fetched and decoded once for all.
-    statuses = dict(zip(rows["uri"].to_pylist(), rows["status"].to_pylist(), strict=True))
-    labels: Counter[str] = Counter()
-    models = rows["model"].unique().to_pylist()
-    for model in models:
-        own = rows.filter(pc.equal(rows["model"], model))
-        found = Counter(pc.list_flatten(own["labels"]).combine_chunks().field("label").to_pylist())
-        labels.update({label if len(models) == 1 else f"{model} {label}": count for label, count in found.items()})
-    return Chunk(number, file, len(statuses), dict(Counter(statuses.values())), dict(labels))
+def _path(stage: Stage, number: int) -> str:
+    return f"{PARTITION}={stage.labelled_on}/{stage.run_id}-{number:08d}.parquet"

@@ -108,6 +108,11 @@ class LabelTable:
         if missing:
             raise TableError(f"{self.uri} is a Delta table, but not a label table: it lacks {', '.join(missing)}.")
 
+    @classmethod
+    def if_there(cls, uri: str) -> LabelTable | None:
+        """The table at `uri`, or None where nothing has made one yet."""
+        return cls(uri) if any(open_store(uri).keys("_delta_log")) else None
+
     def batches(self, columns: Sequence[str] | None = None, **equal: str) -> Iterator[pa.RecordBatch]:
         """Stream the rows' `columns` (default all), from the files whose statistics admit `column="value"` of `equal`.
 

@@ -1,4 +1,4 @@
-"""What a tree of processes uses: its CPU-seconds and its peak memory, sampled while a job runs."""
+"""What a run uses: the CPU-seconds and the peak memory of its processes, on this machine and on others."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from typing import Self
 
 import psutil
 
-__all__ = ["TreeUsage"]
+from labelmill.label.chunk import Chunk
+
+__all__ = ["TreeUsage", "WorkersUsage"]
 
 _SAMPLE_S = 2.0
 
@@ -55,3 +57,20 @@ class TreeUsage:
     def _run(self) -> None:
         while not self._stop.wait(_SAMPLE_S):
             self.sample()
+
+
+class WorkersUsage:
+    """What workers on other machines used, where no sampling reaches them: as they say themselves with each chunk."""
+
+    def __init__(self) -> None:
+        self.cpu_s = 0.0
+        self._peaks: dict[str, int] = {}
+
+    @property
+    def peak_memory_bytes(self) -> int:
+        """The sum of each worker's own peak: no less than what they held at any one moment."""
+        return sum(self._peaks.values())
+
+    def add(self, chunk: Chunk) -> None:
+        self.cpu_s += chunk.cpu_s
+        self._peaks[chunk.worker] = max(self._peaks.get(chunk.worker, 0), chunk.peak_rss_bytes)

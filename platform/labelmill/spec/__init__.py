@@ -1,6 +1,6 @@
 """What a user writes: one YAML or JSON file describes one run."""
 
-from labelmill.spec.label import Images, LabelSpec
+from labelmill.spec.label import Images, LabelSpec, Prices
 from labelmill.spec.load import LoadedSpec, load_spec
 from labelmill.spec.pattern import pattern_regex
 from labelmill.spec.schema import json_schema
@@ -14,6 +14,7 @@ __all__ = [
     "LabelSpec",
     "LoadedSpec",
     "Optimize",
+    "Prices",
     "Range",
     "ServeSpec",
     "Split",

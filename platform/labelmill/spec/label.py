@@ -22,7 +22,7 @@ from labelmill.spec.parts import (
 )
 from labelmill.spec.pattern import pattern_regex
 
-__all__ = ["Images", "LabelSpec"]
+__all__ = ["Images", "LabelSpec", "Prices"]
 
 MANIFESTS = (".parquet", ".csv", ".jsonl", ".csv.gz", ".jsonl.gz")
 SOURCES = ("prefix", "manifest", "inventory", "shards")
@@ -101,6 +101,28 @@ def _prefix_or_mapping(value: Any) -> str:
     return "<mapping>" if isinstance(value, dict | Images) else "<prefix>"
 
 
+def _currency(value: str) -> str:
+    if not re.fullmatch("[A-Za-z]{1,8}", value):
+        raise expected("the letters of a currency, such as USD or EUR")
+    return value
+
+
+Price = Annotated[Number, Field(ge=0)]
+Currency = Annotated[str, AfterValidator(_currency), Field(json_schema_extra={"pattern": "^[A-Za-z]{1,8}$"})]
+
+
+class Prices(Part):
+    """What the resources of a run cost, so that plans and receipts can say money. What is left out costs nothing."""
+
+    core_hour: Price = Field(default=0, description="One CPU core for an hour.")
+    gpu_hour: Price = Field(default=0, description="One GPU for an hour.")
+    get_per_1000: Price = Field(default=0, description="1,000 GET or HEAD requests to the object store.")
+    put_per_1000: Price = Field(default=0, description="1,000 PUT requests.")
+    list_per_1000: Price = Field(default=0, description="1,000 LIST requests.")
+    transfer_gb: Price = Field(default=0, description="10^9 bytes read from the object store.")
+    currency: Currency = Field(default="USD", description="What the prices are in; only shown, never converted.")
+
+
 class LabelSpec(Part):
     """Make a label table agree with an image store, for one model or several."""
 
@@ -144,6 +166,12 @@ class LabelSpec(Part):
         default=60,
         gt=0,
         description="Seconds that decoding and labelling one picture may take; longer, and it is timed_out.",
+    )
+    prices: Prices | None = Field(
+        default=None, description="With them, plan and receipt say money; without, requests and core-hours."
+    )
+    receipt_pictures: Whole = Field(
+        default=6, ge=0, le=24, description="Small sample pictures that the receipt shows of each label; 0 for none."
     )
 
     @property

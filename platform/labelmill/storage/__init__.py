@@ -17,12 +17,14 @@ from labelmill.storage.folder import FolderStore
 from labelmill.storage.patience import num_retries
 from labelmill.storage.ranged import RangedFile
 from labelmill.storage.store import LISTING_SCHEMA, ObjectInfo, Store
+from labelmill.storage.traffic import Traffic, traffic
 
 __all__ = [
     "LISTING_SCHEMA",
     "ObjectInfo",
     "RangedFile",
     "Store",
+    "Traffic",
     "delta_options",
     "num_retries",
     "open_object",
@@ -31,6 +33,7 @@ __all__ = [
     "read_pictures",
     "read_ranges",
     "split_uri",
+    "traffic",
 ]
 
 T = TypeVar("T")

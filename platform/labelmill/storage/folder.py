@@ -26,6 +26,7 @@ import pyarrow as pa
 
 from labelmill.errors import ChangedError, ForbiddenError, NotFoundError, StorageError, UnavailableError
 from labelmill.storage.store import LISTING_SCHEMA, SCRATCH, ObjectInfo, Store
+from labelmill.storage.traffic import note_traffic
 
 __all__ = ["FolderStore"]
 
@@ -106,6 +107,7 @@ class FolderStore(Store):
                 raise NotFoundError(f"expected a file, found {_kind(found)} at {path!r}")
             data = take(file)
             after = _etag(os.fstat(file.fileno()))
+        note_traffic(read_bytes=len(data))
         if etag is not None and etag != after:
             raise ChangedError(f"{path!r} was listed as {etag!r} and is {after!r} now: the next run lists it anew")
         return data
@@ -237,6 +239,7 @@ def _written_aside(path: str, data: bytes) -> Iterator[str]:
     try:
         with open(aside, "xb") as file:  # noqa: PTH123
             file.write(data)
+            note_traffic(written_bytes=len(data))
             file.flush()
             os.fsync(file.fileno())
         yield aside

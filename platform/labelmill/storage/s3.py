@@ -31,6 +31,7 @@ from labelmill.storage.connection import (
 from labelmill.storage.listing import Page, pages_at_once, unquoted
 from labelmill.storage.patience import pace_of, patiently
 from labelmill.storage.store import SCRATCH, ObjectInfo, Store
+from labelmill.storage.traffic import note_traffic
 
 __all__ = ["S3Store"]
 
@@ -66,6 +67,7 @@ class S3Store(Store):
         full, uri = self._key(key), self.address(key)
 
         def attempt() -> ObjectInfo:
+            note_traffic(gets=1)
             if _ODD_KEY.search(full):
                 head = self._client.head_object(Bucket=self._bucket, Key=full)
                 return ObjectInfo(uri, head["ContentLength"], unquoted(head["ETag"]), head["LastModified"])
@@ -84,17 +86,25 @@ class S3Store(Store):
         full = self._key(key)
 
         def attempt() -> bytes:
+            note_traffic(gets=1)
             found, body = self._read_odd(full, span) if _ODD_KEY.search(full) else self._read_plain(full, span)
             if etag is not None and etag != found:
                 uri = self.address(key)
                 raise ChangedError(f"{uri!r} was listed as {etag!r} and is {found!r} now: the next run lists it anew")
-            return body()
+            data = body()
+            note_traffic(read_bytes=len(data))
+            return data
 
         return self._ask(key, attempt)
 
     def write(self, key: str, data: bytes) -> None:
         put = partial(self._client.put_object, Bucket=self._bucket, Key=self._key(key), Body=data)
-        self._ask(key, put, urgent=True)
+
+        def attempt() -> None:
+            note_traffic(puts=1, written_bytes=len(data))
+            put()
+
+        self._ask(key, attempt, urgent=True)
 
     def write_if_absent(self, key: str, data: bytes) -> bool:
         put = partial(self._client.put_object, Bucket=self._bucket, Key=self._key(key), Body=data, IfNoneMatch="*")
@@ -103,6 +113,7 @@ class S3Store(Store):
         def attempt() -> bool:
             nonlocal tries
             tries += 1
+            note_traffic(puts=1, written_bytes=len(data))
             try:
                 put()
             except ClientError as exc:
@@ -175,6 +186,7 @@ class S3Store(Store):
     def _pages(self, top: str, **more: str) -> Iterator[Page]:
         request = {"Bucket": self._bucket, "Prefix": top, **more}
         while True:
+            note_traffic(lists=1)
             answer = self._ask("", partial(self._client.list_objects_v2, **request))
             page = Page.parsed(answer["UnparsedBody"])
             yield page

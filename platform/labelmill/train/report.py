@@ -1,13 +1,12 @@
 """How training went and how good its result is: one page that needs nothing else, for a browser or a phone."""
 
 import json
-from collections.abc import Sequence
 from html import escape
-from importlib.resources import files
 from typing import Any
 
 from labelmill.model.bundle import BundleDraft
-from labelmill.train.charts import Line, line_chart
+from labelmill.page.charts import Line, line_chart
+from labelmill.page.document import document, figures, table, tiles
 from labelmill.train.progress import METRIC_BY_TASK, Progress
 
 __all__ = ["REPORT_NAME", "report_html"]
@@ -36,27 +35,24 @@ def report_html(name: str, draft: BundleDraft, progress: Progress) -> str:
         f"<h2>Spec</h2><pre>{escape(json.dumps(draft.spec, indent=2, ensure_ascii=False))}</pre>",
         f"<h2>Made with</h2><p>{escape(versions)}</p>",
     ]
-    style = files("labelmill.train").joinpath("report.css").read_text("utf-8")
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(name)}: training report</title><style>{style}</style></head>"
-        f"<body>{''.join(body)}</body></html>"
-    )
+    return document(f"{name}: training report", body)
 
 
 def _tiles(draft: BundleDraft) -> str:
     metrics = draft.metrics
     measured = metrics[metrics["headline"]["split"]]
-    tiles = [
-        (_number(measured["map"]), "mean average precision"),
-        (_number(measured["accuracy"]), "accuracy, all labels right" if draft.task == "multi_label" else "accuracy"),
-        (_number(measured["macro_f1"]), "F1, mean over labels"),
-        (f"{metrics['best_epoch']} of {metrics['epochs']}", "best epoch"),
-        (f"{sum(metrics['num_pictures'].values()):,}", "pictures"),
-    ]
-    cells = "".join(f'<div class="tile"><b>{value}</b><span>{what}</span></div>' for value, what in tiles)
-    return f'<div class="tiles">{cells}</div>'
+    return tiles(
+        [
+            (_number(measured["map"]), "mean average precision"),
+            (
+                _number(measured["accuracy"]),
+                "accuracy, all labels right" if draft.task == "multi_label" else "accuracy",
+            ),
+            (_number(measured["macro_f1"]), "F1, mean over labels"),
+            (f"{metrics['best_epoch']} of {metrics['epochs']}", "best epoch"),
+            (f"{sum(metrics['num_pictures'].values()):,}", "pictures"),
+        ]
+    )
 
 
 def _curves(draft: BundleDraft, progress: Progress) -> str:
@@ -71,8 +67,7 @@ def _curves(draft: BundleDraft, progress: Progress) -> str:
         (Line(scores, mark=best), f"Validation {word} by epoch; the dot is the epoch that was kept"),
         (Line(rates), "Learning rate by epoch"),
     ]
-    figures = [f"<figure>{line_chart(line, what)}<figcaption>{what}</figcaption></figure>" for line, what in charts]
-    return f'<h2>Training</h2><div class="charts">{"".join(figures)}</div>'
+    return f"<h2>Training</h2>{figures([(line_chart(line, what), what) for line, what in charts])}"
 
 
 def _label_table(draft: BundleDraft, split: str) -> str:
@@ -90,14 +85,14 @@ def _label_table(draft: BundleDraft, split: str) -> str:
         ]
         for label, row in sorted(per_label.items(), key=lambda item: item[1]["f1"] or 0.0)
     ]
-    return _table(["label", "F1", "precision", "recall", "average precision", "threshold", "pictures"], rows)
+    return table(["label", "F1", "precision", "recall", "average precision", "threshold", "pictures"], rows)
 
 
 def _picture_table(draft: BundleDraft) -> str:
     sizes, positives = draft.metrics["num_pictures"], draft.metrics["num_positives"]
     rows = [["all", *(f"{count:,}" for count in sizes.values())]]
     rows += [[escape(label), *(f"{counts[split]:,}" for split in sizes)] for label, counts in positives.items()]
-    return _table(["label", *sizes], rows)
+    return table(["label", *sizes], rows)
 
 
 def _unreadable(draft: BundleDraft) -> str:
@@ -106,17 +101,8 @@ def _unreadable(draft: BundleDraft) -> str:
         return "<p>Every picture could be read.</p>"
     rows = [[escape(uri), escape(reason)] for uri, reason in shown.items()]
     more = f", the first {len(shown)}" if count > len(shown) else ""
-    table = _table(["picture", "reason"], rows)
-    return f'<h2>Left out: {count} pictures that cannot be read{more}</h2><div class="wide">{table}</div>'
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Cells are escaped already."""
-    body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
-    return (
-        f'<div class="scroll"><table><thead><tr>{"".join(f"<th>{word}</th>" for word in head)}</tr></thead>'
-        f"<tbody>{body}</tbody></table></div>"
-    )
+    listed = table(["picture", "reason"], rows)
+    return f'<h2>Left out: {count} pictures that cannot be read{more}</h2><div class="wide">{listed}</div>'
 
 
 def _number(value: Any) -> str:

@@ -1,0 +1,88 @@
+"""What a run says while it runs, in a file and on a terminal."""
+
+import io
+import logging
+import os
+import pty
+
+import pytest
+
+from labelmill import terminal
+from labelmill.terminal import log_to
+
+logger = logging.getLogger("labelmill.test")
+
+
+@pytest.fixture
+def on_a_terminal(monkeypatch):
+    """Calls a function with a terminal's stream; returns what was written to it."""
+    monkeypatch.setenv("TERM", "xterm")
+
+    def run(speak):
+        master, slave = pty.openpty()
+        with os.fdopen(slave, "w") as stream:
+            speak(stream)
+            stream.flush()
+            written = os.read(master, 1_000_000).decode()
+        os.close(master)
+        return written
+
+    return run
+
+
+def speak(stream):
+    with log_to(stream):
+        logger.info("listing")
+        for number in range(20):
+            logger.info("%d of 20", number, extra={"passing": True})
+        logger.warning("slow")
+        logger.info("20 of 20, %s", "x" * 500, extra={"passing": True})
+
+
+def shown(written, width=80):
+    """The lines that a terminal shows in the end: \\r goes to the line's start, \\x1b[K clears what follows."""
+    lines = [""]
+    for part in written.replace("\r\n", "\n").replace("\x1b[K", "\0").splitlines(keepends=True):
+        for piece in part.rstrip("\n").split("\r"):
+            text = piece.split("\0")[-1] if "\0" in piece else piece
+            lines[-1] = text
+        assert len(lines[-1]) < width
+        if part.endswith("\n"):
+            lines.append("")
+    return lines
+
+
+def test_progress_on_a_terminal_stays_on_one_line_and_makes_way(on_a_terminal):
+    written = on_a_terminal(speak)
+    assert "19 of 20" in written
+    lines = shown(written)
+    assert [line[10:] for line in lines] == ["listing", "slow  (warning of labelmill.test)", ""]
+
+
+def test_progress_in_a_file_is_a_line_every_five_seconds_without_escapes(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(terminal.time, "monotonic", lambda: now[0])
+    stream = io.StringIO()
+    with log_to(stream):
+        for number in range(20):
+            logger.info("%d of 20", number, extra={"passing": True})
+            now[0] += 1.0
+        logger.info("done")
+    assert [line[10:] for line in stream.getvalue().splitlines()] == ["5 of 20", "10 of 20", "15 of 20", "done"]
+    assert not {"\r", "\x1b"} & set(stream.getvalue())
+
+
+def test_a_name_from_outside_cannot_steer_the_terminal(on_a_terminal):
+    def speak(stream):
+        with log_to(stream):
+            logger.info("\x1b[2Jgone", extra={"passing": True})
+
+    assert "\\x1b[2Jgone" in on_a_terminal(speak)
+
+
+def test_when_the_run_is_over_nobody_listens_any_more():
+    stream = io.StringIO()
+    with log_to(stream):
+        pass
+    logger.warning("late")
+    assert stream.getvalue() == ""
