@@ -159,7 +159,7 @@ def test_a_bucket_that_takes_no_more_ends_the_run_clearly(s3, s3_job, s3_endpoin
     with faulty_proxy(s3_endpoint, meddle) as proxy:
         done = labelmill("run", job, timeout_s=600, AWS_ENDPOINT_URL=proxy.endpoint)
     _assert_a_clear_end(
-        done.returncode, done.stderr, {"forbidden": "check the credentials", "full": "507"}[fault], table
+        done.returncode, done.stderr, {"forbidden": "AccessDenied", "full": "InsufficientStorage"}[fault], table
     )
     assert {row["uri"] for row in rows_of(table)} < set(uris)
     assert labelmill("run", job).returncode == 0
