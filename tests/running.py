@@ -63,7 +63,7 @@ def data_files(table):
     return list(Path(table).glob("labelled_on=*/*.parquet"))
 
 
-def wait_for(condition, process, timeout_s=180):
+def wait_for(condition, process, timeout_s=400):
     """Whether the condition came true while the process lived."""
     until = time.monotonic() + timeout_s
     while time.monotonic() < until and process.poll() is None:

@@ -177,7 +177,7 @@ def test_a_full_disk_ends_the_run_clearly(tmp_path, registry, slow_store):
         with ballast.open("wb", buffering=0) as file:
             while _wrote(file, b"\0" * 4096):
                 pass
-        code = run.wait(240)
+        code = run.wait(600)
         log = (tmp_path / "log").read_text()
         before = _readable_rows(table)
         ballast.unlink()
@@ -198,7 +198,7 @@ def test_a_folder_that_may_not_be_written_any_more_ends_the_run_clearly(tmp_path
     (closed,) = table.glob(what)
     closed.chmod(0o555)
     try:
-        code = run.wait(240)
+        code = run.wait(600)
         before = _readable_rows(table)
     finally:
         closed.chmod(0o755)

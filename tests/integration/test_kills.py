@@ -56,13 +56,13 @@ def test_whatever_dies_each_picture_ends_as_one_row(tmp_path, registry, slow_sto
             children = psutil.Process(run.pid).children(recursive=True)
             _kill(victim, run, raylet)
             before = _committed_rows(table)
-            code = run.wait(240)
+            code = run.wait(600)
         finally:
             run.kill()
             run.wait()
         log = (tmp_path / "log").read_text()
         assert (code == -signal.SIGKILL) if victim == "driver" else (code == 0), log
-        again = labelmill("run", job, **environ)
+        again = labelmill("run", job, timeout_s=600, **environ)
     assert again.returncode == 0, again.stderr
     rows = assert_the_promise(table, slow_store.iterdir())
     # What was committed before the kill was not labelled again.

@@ -138,7 +138,7 @@ def test_a_driver_that_wakes_up_after_it_was_taken_over_commits_nothing_more(tmp
         assert second.returncode == 0, second.stderr
         commits = num_commits(table)
         sleeper.send_signal(signal.SIGCONT)
-        assert sleeper.wait(240) == 1
+        assert sleeper.wait(600) == 1
     text = log.read_text()
     assert "error: another run took over" in text
     assert "Traceback" not in text

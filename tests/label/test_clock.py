@@ -2,8 +2,8 @@
 
 import pytest
 
+from labelmill.label.chunk import Chunk
 from labelmill.label.clock import COMMIT, IDLE, START_UP, Clock
-from labelmill.label.stage import Chunk
 from labelmill.label.table import DataFile
 
 

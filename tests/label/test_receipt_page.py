@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from label.test_samples import OK, PICTURE, frozen
+from labelmill.label.chunk import Chunk
 from labelmill.label.clock import Clock
 from labelmill.label.ledger import last_receipts, write_receipt
 from labelmill.label.receipt import Receipt
 from labelmill.label.samples import Sampler, Sheet
-from labelmill.label.stage import Chunk
 from labelmill.label.table import DataFile
 from labelmill.model.labeler import Answer
 from labelmill.spec import Prices

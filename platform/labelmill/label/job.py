@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Literal
 
 from labelmill.cluster import Resources, connect, count_gpus
 from labelmill.errors import FailureBudgetError, FencedError, SpecError, StorageError, TableError
+from labelmill.label.chunk import Chunk
 from labelmill.label.clock import Clock
 from labelmill.label.deletion import put_deleted
 from labelmill.label.inventory import Inventory, open_inventory
@@ -26,7 +27,7 @@ from labelmill.label.plan import Todo, plan_todo, settings_digest
 from labelmill.label.progress import show_progress
 from labelmill.label.receipt import Receipt
 from labelmill.label.samples import Sheet
-from labelmill.label.stage import Chunk, Stage
+from labelmill.label.stage import Stage
 from labelmill.label.table import DataFile, LabelTable, TableWriter
 from labelmill.label.usage import TreeUsage, WorkersUsage
 from labelmill.model.bundle import Bundle

@@ -15,7 +15,8 @@ from ray.exceptions import RayError, RayTaskError
 from labelmill import errors
 from labelmill.cluster import Resources
 from labelmill.errors import ClusterError, LabelmillError
-from labelmill.label.stage import Chunk, ChunkLabeler, Stage
+from labelmill.label.chunk import Chunk
+from labelmill.label.stage import ChunkLabeler, Stage
 
 __all__ = ["Workers", "label_chunks", "plan_workers"]
 

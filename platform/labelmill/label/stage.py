@@ -2,9 +2,6 @@
 
 Fetching, decoding and labelling share a process, one per core, so that no pixel ever crosses between processes; the
 next batches are fetched while one is decoded and labelled. What a worker returns is a few hundred bytes a chunk.
-
-A picture may take the process down with it, and Ray would hand its chunk to a new worker for ever. So an attempt leaves
-a note beside the table, and whoever finds the note of another tries each picture in a child process first.
 """
 
 from __future__ import annotations
@@ -12,16 +9,14 @@ from __future__ import annotations
 import json
 import os
 import resource
-import signal
 import socket
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field
+from contextlib import nullcontext
+from dataclasses import dataclass
 from itertools import islice
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -30,7 +25,6 @@ from numpy.typing import NDArray
 
 from labelmill.errors import (
     ChangedError,
-    ClusterError,
     ForbiddenError,
     ImageError,
     LabelmillError,
@@ -38,22 +32,22 @@ from labelmill.errors import (
     StorageError,
 )
 from labelmill.images.trial import Trial
+from labelmill.label.attempts import numbered_attempt, time_limit
+from labelmill.label.chunk import Chunk, chunk_of
 from labelmill.label.fetch import Fetched, read_items
-from labelmill.label.histograms import histograms
 from labelmill.label.plan import Todo
 from labelmill.label.row import PARTITION
 from labelmill.label.rows import make_rows
-from labelmill.label.samples import Sample, Sampler
-from labelmill.label.table import DataFile, existing_data_file, put_data_file
+from labelmill.label.samples import Sampler
+from labelmill.label.table import existing_data_file, put_data_file
 from labelmill.model.bundle import Bundle
 from labelmill.model.engines import EngineName
 from labelmill.model.labeler import Answer, Labeler, label_together
 from labelmill.storage import Traffic, num_retries, open_store, traffic
 
-__all__ = ["Chunk", "ChunkLabeler", "Stage", "not_labelled"]
+__all__ = ["ChunkLabeler", "Stage", "not_labelled"]
 
 _BATCHES_AHEAD = 2
-_MAX_ATTEMPTS = 4
 _Decided = list[tuple[str, float]]  # the labels of one picture, best first
 _OUTPUT_TIMEOUT_S = 300.0  # a store that comes back within minutes shall not cost the night's run
 
@@ -78,35 +72,6 @@ class Stage:
     decode_threads: int
     names_are_exclusive: bool  # whether the store honours "write only if absent"
     receipt_pictures: int = 0  # small pictures of each label that the receipt wants to show
-
-
-@dataclass
-class Chunk:
-    """What became of one chunk: its data file, what its rows say, and what they cost."""
-
-    chunk: int
-    file: DataFile
-    num_rows: int
-    statuses: dict[str, int]
-    labels: dict[str, int]
-    seconds: dict[str, float] = field(default_factory=dict)  # of waiting or working, by stage
-    cpu_s: float = 0.0
-    peak_rss_bytes: int = 0
-    retries: int = 0  # requests to the store that had to be sent again
-    worker: str = ""
-    busy_s: float = 0.0  # wall-clock from the first look at the chunk to its finished file
-    traffic: Traffic = field(default_factory=Traffic)  # since the worker's last chunk, or its start
-    histograms: dict[str, dict[str, int]] = field(default_factory=dict)
-    samples: list[Sample] = field(default_factory=list)
-
-    def to_json(self) -> str:
-        return json.dumps(asdict(self))
-
-    @classmethod
-    def from_fields(cls, fields: dict[str, Any]) -> Chunk:
-        """From what `to_json` wrote, parsed."""
-        parts = {"file": DataFile(**fields["file"]), "traffic": Traffic(**fields["traffic"])}
-        return cls(**{**fields, **parts, "samples": [Sample(**sample) for sample in fields["samples"]]})
 
 
 class ChunkLabeler:
@@ -163,7 +128,7 @@ class ChunkLabeler:
         if not stage.names_are_exclusive:
             return None
         try:
-            return _summary(number, *existing_data_file(self._output, _path(stage, number), stage.labelled_on))
+            return chunk_of(number, *existing_data_file(self._output, _path(stage, number), stage.labelled_on))
         except NotFoundError:
             return None
 
@@ -172,14 +137,14 @@ class ChunkLabeler:
         path = _path(stage, number)
         if not stage.names_are_exclusive:
             path = path.replace(".parquet", f"-{time.time_ns():x}.parquet")
-        with _attempt(stage.todo.folder, number) as attempt:
+        with numbered_attempt(stage.todo.folder, number) as attempt:
             items = stage.todo.read(number)
             seconds: dict[str, float] = {}
             rows = self._rows(items, *self._answers(items, seconds, careful=attempt > 1))
             started = time.perf_counter()
             file = put_data_file(self._output, path, rows, stage.labelled_on)
             seconds["write"] = time.perf_counter() - started
-        chunk = _summary(number, file, rows)
+        chunk = chunk_of(number, file, rows)
         chunk.seconds = seconds
         return chunk
 
@@ -248,7 +213,7 @@ class ChunkLabeler:
 
     def _label_fetched(self, fetched: Sequence[Fetched]) -> list[list[Answer]]:
         """[models][fetched]"""
-        with _time_limit(self._stage.timeout_s):
+        with time_limit(self._stage.timeout_s):
             labelled = label_together(self._labelers, [item for item in fetched if isinstance(item, bytes)])
         return [_in_order(fetched, found) for found in labelled]
 
@@ -273,35 +238,6 @@ def _tried(item: Fetched, trial: Trial) -> Fetched:
     return item
 
 
-@contextmanager
-def _attempt(folder: str, chunk: int) -> Iterator[int]:
-    """Which attempt at this chunk this is, counted by notes that outlive the process; they go with its success."""
-    notes, prefix = open_store(folder), f"attempts/{chunk:08d}"
-    attempt = 1 + len(list(notes.keys(prefix)))
-    if attempt > _MAX_ATTEMPTS:
-        raise ClusterError(
-            f"the workers that labelled chunk {chunk} died {_MAX_ATTEMPTS} times, while each of its pictures was "
-            "decoded well alone. Most likely the machine runs out of memory: lower batch_size, or give workers more "
-            "memory, and run the same command again."
-        )
-    notes.write(f"{prefix}/{attempt}", b"")
-    yield attempt
-    for number in range(1, attempt + 1):
-        notes.delete(f"{prefix}/{number}")
-
-
-@contextmanager
-def _time_limit(seconds: float) -> Iterator[None]:
-    """End this process when the block takes longer, even when C code in it never gives the interpreter back: the
-    kernel sends SIGALRM, which nothing here catches. The chunk's next attempt finds the picture that did it.
-    """
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-
-
 def _in_order(fetched: Sequence[Fetched], labelled: list[Answer]) -> list[Answer]:
     answers = iter(labelled)
     return [next(answers) if isinstance(item, bytes) else not_labelled(item) for item in fetched]
@@ -318,16 +254,3 @@ def not_labelled(reason: StorageError | ImageError) -> Answer:
 
 def _path(stage: Stage, number: int) -> str:
     return f"{PARTITION}={stage.labelled_on}/{stage.run_id}-{number:08d}.parquet"
-
-
-def _summary(number: int, file: DataFile, rows: pa.Table) -> Chunk:
-    # A picture has the same status for every model: it was fetched and decoded once for all.
-    statuses = dict(zip(rows["uri"].to_pylist(), rows["status"].to_pylist(), strict=True))
-    labels: Counter[str] = Counter()
-    models = rows["model"].unique().to_pylist()
-    for model in models:
-        own = rows.filter(pc.equal(rows["model"], model))
-        found = Counter(pc.list_flatten(own["labels"]).combine_chunks().field("label").to_pylist())
-        labels.update({label if len(models) == 1 else f"{model} {label}": count for label, count in found.items()})
-    counts = dict(Counter(statuses.values()))
-    return Chunk(number, file, len(statuses), counts, dict(labels), histograms=histograms(rows))

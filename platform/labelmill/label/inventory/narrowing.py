@@ -69,7 +69,7 @@ def _keys(batch: pa.RecordBatch, base: str) -> pa.Array:
     keys = pc.if_else(
         below, pc.utf8_slice_codeunits(uris, len(prefix)), pc.replace_substring_regex(uris, "^[a-z0-9]+://+|^/", "")
     )
-    as_members = pc.replace_substring_regex(keys, r"(\.(?:tar|parquet))#", r"\1/", max_replacements=1)
+    as_members = pc.replace_substring_regex(keys, r"(?i)(\.(?:tar|parquet))#", r"\1/", max_replacements=1)
     return pc.if_else(pc.is_valid(batch["offset"]), as_members, keys)
 
 
