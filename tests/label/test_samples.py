@@ -81,8 +81,7 @@ def test_thumbnails_take_no_more_than_their_share_of_a_workers_time():
     seconds = iter(range(10_000))
     sampler = Sampler(24, lambda: float(next(seconds)))  # each look at the clock is a second, each thumbnail one too
     made = sum(len(offer(sampler, [f"{number}"], [("cat", 0.9)])) for number in range(200))
-    elapsed_s = next(seconds)
-    assert 3 <= made <= 0.02 * elapsed_s + 1
+    assert made == 16  # which are free; of the seconds since, two in a hundred would be allowed
 
 
 def test_without_pictures_in_the_spec_only_failures_are_told():

@@ -32,6 +32,7 @@ _MAX_LABELS_SHOWN = 40
 _MAX_PIXELS = 40_000_000  # to decode a larger one once more takes longer than a look at it is worth
 # Of a worker's time that thumbnails may take: for labels that have too few yet, and for a fair draw among all.
 _SHARE_TO_FILL, _SHARE_TO_REPLACE = 0.02, 0.005
+_FIRST_FREE = 16  # so that a short run has pictures too
 _MAX_TEXT, _MAX_URI, _MAX_LABELS = 300, 1024, 5
 
 
@@ -57,7 +58,7 @@ class Sampler:
         self._per_group, self._now = per_group, now
         self._lowest: dict[tuple[str, str], list[int]] = defaultdict(list)
         self._taken: list[Sample] = []
-        self._spent_s, self._started = 0.0, now()
+        self._made, self._spent_s, self._started = 0, 0.0, now()
 
     def offer(
         self,
@@ -86,7 +87,7 @@ class Sampler:
         if not self._per_group:
             return None
         names = [label for label, _ in labels] or [""]
-        share = self._spent_s / max(self._now() - self._started, 1e-9)
+        share = self._spent_s / max(self._now() - self._started, 1e-9) if self._made >= _FIRST_FREE else 0.0
         return next((name for name in names if self._wants("ok", name, rank, self._per_group, share)), None)
 
     def _wants(self, status: str, name: str, rank: int, count: int, share: float = 0.0) -> bool:
@@ -104,6 +105,7 @@ class Sampler:
         started = self._now()
         thumbnail = _thumbnail(data, answer) if answer.status == "ok" else None
         self._spent_s += self._now() - started
+        self._made += 1
         self._taken.append(
             Sample(
                 uri=uri[-_MAX_URI:],
