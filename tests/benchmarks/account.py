@@ -20,6 +20,7 @@ _FIGURES = (
     "pictures_per_s",
     "steady_pictures_per_s",
     "cpu_s_per_1000",
+    "steady_cpu_s_per_1000",
     "wall_s",
     "peak_memory_bytes",
     "agreement",
@@ -93,6 +94,8 @@ def ratios(figures: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
             "steady_over_best_peer": own["steady_pictures_per_s"]
             / max(peer["steady_pictures_per_s"] for peer in peers),
             "best_peers_cpu_over_own": min(peer["cpu_s_per_1000"] for peer in peers) / own["cpu_s_per_1000"],
+            "best_peers_steady_cpu_over_own": min(peer["steady_cpu_s_per_1000"] for peer in peers)
+            / own["steady_cpu_s_per_1000"],
         }
     if own and limit:
         found["steady_over_limit"] = own["steady_pictures_per_s"] / limit["steady_pictures_per_s"]
@@ -130,16 +133,20 @@ def table(results: Mapping[str, Any]) -> str:
         if "labelmill" in results["medians"]
         else results["architecture"],
         "",
-        "| | pictures/s, whole job | pictures/s, steady | CPU-s per 1,000 | peak memory, GiB | agreement |",
-        "|---|---|---|---|---|---|",
+        "| | pictures/s, whole job | pictures/s, steady | CPU-s per 1,000, whole job | CPU-s per 1,000, steady "
+        "| peak memory, GiB | agreement |",
+        "|---|---|---|---|---|---|---|",
     ]
     for name, found in sorted(results["medians"].items(), key=lambda item: -item[1]["steady_pictures_per_s"]):
-        is_limit = name == "limit"
+        if name == "limit":
+            lines.append(
+                f"| {_TITLES[name]} | | {found['steady_pictures_per_s']:.1f} | | {found['cpu_s_per_1000']:.2f} | | |"
+            )
+            continue
         lines.append(
-            f"| {_TITLES[name]} | {'' if is_limit else format(found['pictures_per_s'], '.1f')} "
-            f"| {found['steady_pictures_per_s']:.1f} | {found['cpu_s_per_1000']:.2f} "
-            f"| {'' if is_limit else format(found['peak_memory_bytes'] / 2**30, '.2f')} "
-            f"| {'' if is_limit else format(found['agreement'], '.2%')} |"
+            f"| {_TITLES[name]} | {found['pictures_per_s']:.1f} | {found['steady_pictures_per_s']:.1f} "
+            f"| {found['cpu_s_per_1000']:.2f} | {found['steady_cpu_s_per_1000']:.2f} "
+            f"| {found['peak_memory_bytes'] / 2**30:.2f} | {found['agreement']:.2%} |"
         )
     return "\n".join([*lines, "", *(f"- {name}: {value}" for name, value in results["ratios"].items())])
 

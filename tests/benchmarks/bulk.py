@@ -30,8 +30,10 @@ from field.contenders import Contender, Python, Settings, contender_environment,
 from field.trial import Trial
 from labelling import add_arguments, parser_for
 from measuring import measure
-from pace import rate_between
+from pace import cpu_between, rate_between
 from store import many_pictures, original_name, unique_pictures
+
+_STEADY = (0.2, 0.9)  # shares of the pictures between which the rate counts as steady
 
 
 @dataclass(frozen=True)
@@ -179,13 +181,16 @@ def one_run(bench: Bench, contender: Contender, count: int, settings: Settings) 
     command = contender.command(trial, folder / "trial.json", bench.python)
     cost = measure(command, contender_environment(bench.model), folder / "log.txt")
     found: dict[str, Any] = {"pictures": count, "load_before": load_before, **asdict(cost)}
+    cpu_curve = found.pop("cpu_curve")
     if contender.name == "limit":
         limit = read_limit(trial)
         return found | limit | {"steady_pictures_per_s": limit["pictures_per_s"]}
+    finished = contender.finished(trial)
     return found | {
         "pictures_per_s": count / cost.wall_s,
-        "steady_pictures_per_s": rate_between(contender.finished(trial), 0.2, 0.9),
+        "steady_pictures_per_s": rate_between(finished, *_STEADY),
         "cpu_s_per_1000": 1000 * cost.cpu_s / count,
+        "steady_cpu_s_per_1000": cpu_between(finished, cpu_curve, *_STEADY),
         **agreement(contender.answers(trial), bench.reference, count),
     }
 

@@ -43,6 +43,8 @@ class Labelling:
         # Ray takes a share of the machine's memory for its object store unless told otherwise.
         object_store = {"RAY_DEFAULT_OBJECT_STORE_MAX_MEMORY_BYTES": str(self.object_store_mib * 2**20)}
         cost = measure(command, contender_environment(self.model) | object_store, folder / "log.txt")
+        costs = asdict(cost)
+        del costs["cpu_curve"]
         finished = [(at - cost.started_at, number) for at, number in contender.finished(trial)]
         labelled = sum(number for _, number in finished)
         if labelled != count:
@@ -51,7 +53,7 @@ class Labelling:
             "pictures": count,
             "pictures_per_s": round(count / cost.wall_s, 1),
             "cpu_s_per_1000": round(1000 * cost.cpu_s / count, 3),
-            **asdict(cost),
+            **costs,
             "finished": [(round(at, 2), number) for at, number in finished],
         }
 
@@ -68,7 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     parser.add_argument("--architecture", default="timm/mobilenetv3_small_100", help="default: %(default)s")
     parser.add_argument("--work", type=Path, default=Path("benchmark-work"), help="for pictures, model and outputs")
     parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results", help="default: beside this")
-    parser.add_argument("--epochs", type=int, default=8, help="of training (default: %(default)s)")
-    parser.add_argument("--train-pictures", type=int, default=4000, help="at most (default: %(default)s)")
+    parser.add_argument("--epochs", type=int, default=12, help="of training (default: %(default)s)")
+    parser.add_argument("--train-pictures", type=int, default=10_000, help="at most (default: %(default)s)")
     parser.add_argument("--object-store-mib", type=int, default=512, help="of Ray's object store (default: 512)")
     return parser

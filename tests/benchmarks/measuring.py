@@ -23,13 +23,15 @@ Process = tuple[int, int]  # number and start time: numbers are used again
 class Cost:
     """`cpu_s` is of all processes of the tree, as of their last sample: at most 0.2 s of each is missing.
     `peak_memory_bytes` is the greatest sum of proportional set sizes: what processes share counts once.
-    `others_cpu_s` is what the rest of the machine took meanwhile, to tell a quiet run from a busy one."""
+    `others_cpu_s` is what the rest of the machine took meanwhile, to tell a quiet run from a busy one. `cpu_curve` is
+    (seconds since the epoch, CPU-seconds until then), sample by sample."""
 
     started_at: float
     wall_s: float
     cpu_s: float
     peak_memory_bytes: int
     others_cpu_s: float
+    cpu_curve: list[tuple[float, float]]
 
 
 def measure(command: Sequence[str], environment: Mapping[str, str], log: Path) -> Cost:
@@ -40,9 +42,10 @@ def measure(command: Sequence[str], environment: Mapping[str, str], log: Path) -
     with log.open("wb") as output:
         started_at, started = time.time(), time.monotonic()
         root = subprocess.Popen(list(command), env=dict(environment), stdout=output, stderr=subprocess.STDOUT)
-        tree = _Tree()
+        tree, curve = _Tree(), [(started_at, 0.0)]
         while root.poll() is None:
             tree.sample()
+            curve.append((time.time(), tree.cpu_s))
             time.sleep(_CPU_SAMPLE_S)
         wall_s = time.monotonic() - started
         tree.outlive(_LINGER_S)
@@ -50,7 +53,7 @@ def measure(command: Sequence[str], environment: Mapping[str, str], log: Path) -
         end = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
         raise SystemExit(f"{' '.join(command)} ended with code {root.returncode}; {log} ends with:\n{end}")
     others_cpu_s = max(0.0, _machine_cpu_s() - machine_before - tree.cpu_s)
-    return Cost(started_at, wall_s, tree.cpu_s, tree.peak_memory_bytes, others_cpu_s)
+    return Cost(started_at, wall_s, tree.cpu_s, tree.peak_memory_bytes, others_cpu_s, curve)
 
 
 class _Tree:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.pace import rate_between
+from benchmarks.pace import cpu_between, rate_between
 from benchmarks.store import many_pictures, original_name, unique_pictures
 
 BURN = "import time\nwhile time.process_time() < {seconds}: pass\n"
@@ -24,7 +24,8 @@ time.sleep(3)
 def cost_of(tmp_path, *command):
     """In a process of its own: measuring makes a process the guardian of all orphans below it."""
     code = (
-        "import json, os, sys; from dataclasses import asdict; from pathlib import Path; from measuring import measure; "
+        "import json, os, sys; from dataclasses import asdict; from pathlib import Path\n"
+        "from measuring import measure\n"
         "print(json.dumps(asdict(measure(sys.argv[2:], os.environ, Path(sys.argv[1])))))"
     )
     done = subprocess.run(
@@ -57,6 +58,12 @@ def test_rate_is_that_of_the_asked_part():
     assert rate_between(slow_then_fast, 0.0, 0.5) == pytest.approx(5)
     assert rate_between(slow_then_fast, 0.5, 1.0) == pytest.approx(10)
     assert rate_between(slow_then_fast, 0.25, 0.75) == pytest.approx(50 / 7.5)
+
+
+def test_cpu_is_that_of_the_asked_part():
+    finished = [(10.0, 50), (20.0, 50)]
+    curve = [(0.0, 0.0), (10.0, 30.0), (20.0, 35.0)]  # a costly start
+    assert cpu_between(finished, curve, 0.5, 1.0) == pytest.approx(1000 * 5 / 50)
 
 
 def test_the_store_has_a_name_for_every_picture_and_no_new_bytes(tmp_path):

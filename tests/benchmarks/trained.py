@@ -103,7 +103,7 @@ def _train(network: nn.Module, card: Card, pixels: Tensor, targets: Tensor, epoc
     for epoch in range(epochs + 1):
         size_px, end = (_SMALL_PX, len(targets_left)) if epoch < epochs else (card.image_size_px, at_full_size)
         for batch, wanted in _batches(pixels_left[:end], targets_left[:end]):
-            loss = functional.cross_entropy(network(normalize(batch, size_px)), wanted, label_smoothing=0.1)
+            loss = functional.cross_entropy(network(normalize(batch, size_px)), wanted)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

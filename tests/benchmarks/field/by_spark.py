@@ -27,6 +27,7 @@ def main() -> None:
     trial = Trial.of_this_process()
     settings = trial.settings
     reads_files = settings["read"] == "paths"
+    spark = session(trial)
 
     @pandas_udf("string")
     def label(batches: Iterator[pd.Series]) -> Iterator[pd.Series]:
@@ -38,7 +39,6 @@ def main() -> None:
             progress.done(len(labels))
             yield pd.Series(labels)
 
-    spark = session(trial)
     pictures = listed(spark, trial) if reads_files else spark.read.format("binaryFile").load(trial.pictures)
     labelled = pictures.select(
         col("path").alias("uri"), label(col("path" if reads_files else "content")).alias("label")

@@ -10,7 +10,6 @@ from typing import Any
 from urllib.parse import unquote
 
 import pyarrow.dataset as ds
-import yaml
 
 from field.trial import Progress, Trial
 
@@ -72,7 +71,7 @@ class Labelmill(Contender):
             "images": trial.pictures,
             "output": trial.output,
         }
-        file.write_text(yaml.safe_dump(spec | trial.settings))
+        file.write_text(json.dumps(spec | trial.settings, indent=2))
         return [python.own, "-m", "labelmill", "run", str(file)]
 
     def answers(self, trial: Trial) -> list[tuple[str, str]]:
