@@ -33,6 +33,7 @@ _TITLES = {
     "daft": "Daft",
     "ray_data": "Ray Data, as documented",
     "dataloader": "PyTorch DataLoader",
+    "dataloader_compiled": "the same with torch.compile",
     "spark": "Spark, pandas UDF",
 }
 

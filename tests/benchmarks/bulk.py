@@ -150,6 +150,8 @@ def run(bench: Bench, taking_part: Sequence[Contender]) -> None:
         # Each round begins with another contender: none always runs first, or after the same one.
         turn = number % len(taking_part)
         for contender in [*taking_part[turn:], *taking_part[:turn]]:
+            if number and contender.name in arguments.once:
+                continue
             count = arguments.limit_count if contender.name == "limit" else arguments.count
             found = one_run(bench, contender, min(count, arguments.count), settings[contender.name])
             runs.append({"contender": contender.name, "round": number, **found})
@@ -210,15 +212,20 @@ def _arguments() -> argparse.Namespace:
     add_arguments(parser)
     parser.add_argument("--count", type=int, default=30_000, help="pictures of a run (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="runs of each contender (default: %(default)s)")
-    parser.add_argument("--contenders", type=lambda text: text.split(","), default=every, help=",".join(every))
+    parser.add_argument("--once", type=_names, default=[], help="contenders that run in the first round only")
+    parser.add_argument("--contenders", type=_names, default=every, help=",".join(every))
     parser.add_argument("--peers-python", default=sys.executable, help="interpreter that has the peers' packages")
     parser.add_argument("--tune-count", type=int, default=600, help="pictures of a trial of `tune` (default: 600)")
     parser.add_argument("--limit-count", type=int, default=6000, help="pictures that measure the limit (default: 6000)")
     arguments = parser.parse_args()
-    unknown = sorted(set(arguments.contenders) - set(every))
+    unknown = sorted({*arguments.contenders, *arguments.once} - set(every))
     if unknown:
-        parser.error(f"--contenders: expected some of {', '.join(every)}, got {', '.join(unknown)}")
+        parser.error(f"expected some of {', '.join(every)}, got {', '.join(unknown)}")
     return arguments
+
+
+def _names(text: str) -> list[str]:
+    return text.split(",")
 
 
 if __name__ == "__main__":

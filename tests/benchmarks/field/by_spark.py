@@ -5,7 +5,6 @@ paths whose files the UDF opens, and one network for each Python worker.
 import os
 import sys
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +12,8 @@ import pandas as pd
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.functions import col, pandas_udf
 
-from field.pillow_torch import Network, PictureTransform
+from field.pillow_torch import PictureTransform, network_of_process
 from field.trial import Progress, Trial
-
-
-@cache
-def network_of(model: str, threads: int) -> Network:
-    """Loaded once for each Python worker, which Spark uses for one task after the other."""
-    return Network(model, threads=threads)
 
 
 def main() -> None:
@@ -31,7 +24,7 @@ def main() -> None:
 
     @pandas_udf("string")
     def label(batches: Iterator[pd.Series]) -> Iterator[pd.Series]:
-        network, transform = network_of(trial.model, settings["threads"]), PictureTransform(trial.card)
+        network, transform = network_of_process(trial.model, settings["threads"]), PictureTransform(trial.card)
         progress = Progress(trial)
         for batch in batches:
             pictures = (Path(path).read_bytes() for path in batch) if reads_files else iter(batch)

@@ -5,6 +5,7 @@ inference_mode. Pictures stay uint8 until they are a batch, which is faster than
 """
 
 import io
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from torchvision import transforms
 
 from field.trial import Card
 
-__all__ = ["Network", "PictureTransform"]
+__all__ = ["Network", "PictureTransform", "network_of_process"]
 
 
 class PictureTransform:
@@ -65,3 +66,9 @@ class Network:
         network = self._compiled if len(pixels) == self._batch_size else self._network
         with torch.inference_mode():
             return [self.labels[index] for index in network(pixels).argmax(dim=1).tolist()]
+
+
+@cache
+def network_of_process(model: str, threads: int) -> Network:
+    """One for the life of a process that is given one task after the other, as Spark's Python workers are."""
+    return Network(model, threads=threads)
