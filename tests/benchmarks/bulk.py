@@ -29,7 +29,7 @@ from account import machine, table, write_results
 from field.contenders import Contender, Python, Settings, contender_environment, contenders, read_limit
 from field.trial import Trial
 from labelling import add_arguments, parser_for
-from measuring import measure
+from measuring import RunFailed, measure
 from pace import cpu_between, rate_between
 from store import many_pictures, original_name, unique_pictures
 
@@ -104,7 +104,7 @@ def tune(bench: Bench, taking_part: Sequence[Contender]) -> None:
         for settings in contender.candidates:
             try:
                 found = one_run(bench, contender, arguments.tune_count, settings)
-            except SystemExit as exc:  # settings that a peer cannot run with are not its best
+            except RunFailed as exc:  # settings that a peer cannot run with are not its best
                 print(f"{contender.name} {settings}: {exc}", flush=True)
                 continue
             start_s = found["wall_s"] - arguments.tune_count / found["steady_pictures_per_s"]
@@ -146,18 +146,32 @@ def run(bench: Bench, taking_part: Sequence[Contender]) -> None:
         "settings": settings,
     }
     runs: list[dict[str, Any]] = []
+    failed: dict[str, str] = {}
+    for number, contender in _turns(taking_part, arguments):
+        if contender.name in failed:
+            continue
+        count = min(arguments.limit_count, arguments.count) if contender.name == "limit" else arguments.count
+        try:
+            found = one_run(bench, contender, count, settings[contender.name])
+        except RunFailed as exc:  # the others' figures stay good without it
+            failed[contender.name] = str(exc)
+            print(f"FAILED: {contender.name}: {exc}", flush=True)
+            continue
+        runs.append({"contender": contender.name, "round": number, **found})
+        print(json.dumps(runs[-1]), flush=True)
+        # After each run, since a long benchmark may be cut short.
+        results = write_results(arguments.results, {**about, "failed": failed}, runs)
+    if runs:
+        print(table(results))
+
+
+def _turns(taking_part: Sequence[Contender], arguments: argparse.Namespace) -> Iterator[tuple[int, Contender]]:
+    """Each round begins with another contender: none always runs first, or after the same one."""
     for number in range(arguments.rounds):
-        # Each round begins with another contender: none always runs first, or after the same one.
         turn = number % len(taking_part)
         for contender in [*taking_part[turn:], *taking_part[:turn]]:
-            if number and contender.name in arguments.once:
-                continue
-            count = arguments.limit_count if contender.name == "limit" else arguments.count
-            found = one_run(bench, contender, min(count, arguments.count), settings[contender.name])
-            runs.append({"contender": contender.name, "round": number, **found})
-            print(json.dumps(runs[-1]), flush=True)
-            results = write_results(arguments.results, about, runs)  # after each run: a long one may be cut short
-    print(table(results))
+            if number == 0 or contender.name not in arguments.once:
+                yield number, contender
 
 
 def converted_in_s(bench: Bench) -> float:
@@ -201,7 +215,7 @@ def agreement(answers: Sequence[tuple[str, str]], reference: dict[str, str], cou
     """Share of the rows that say what the reference says, and whether there is one row for each picture."""
     names = {name for name, _ in answers}
     if len(names) != count or len(answers) != count:
-        raise SystemExit(f"expected {count} rows, one a picture, got {len(answers)} rows of {len(names)} pictures")
+        raise RunFailed(f"expected {count} rows, one a picture, got {len(answers)} rows of {len(names)} pictures")
     return {"agreement": sum(label == reference[original_name(name)] for name, label in answers) / count}
 
 

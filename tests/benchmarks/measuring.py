@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Cost", "measure"]
+__all__ = ["Cost", "RunFailed", "measure"]
 
 _CPU_SAMPLE_S, _MEMORY_SAMPLE_S = 0.2, 1.0
 _LINGER_S = 20.0
@@ -17,6 +17,10 @@ _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _PR_SET_CHILD_SUBREAPER = 36
 
 Process = tuple[int, int]  # number and start time: numbers are used again
+
+
+class RunFailed(SystemExit):
+    """A run that is no result: it failed, took too long, or left other rows than it should."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +38,8 @@ class Cost:
     cpu_curve: list[tuple[float, float]]
 
 
-def measure(command: Sequence[str], environment: Mapping[str, str], log: Path) -> Cost:
-    """Run a command to its end and account for it. Its output goes to `log`. SystemExit: it failed."""
+def measure(command: Sequence[str], environment: Mapping[str, str], log: Path, limit_s: float = 3600.0) -> Cost:
+    """Run a command to its end and account for it. Its output goes to `log`. RunFailed: it failed, or ran too long."""
     # Processes that lose their parent come to us rather than to init, and so stay in the tree.
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     machine_before = _machine_cpu_s()
@@ -47,11 +51,13 @@ def measure(command: Sequence[str], environment: Mapping[str, str], log: Path) -
             tree.sample()
             curve.append((time.time(), tree.cpu_s))
             time.sleep(_CPU_SAMPLE_S)
+            if time.monotonic() - started > limit_s:
+                root.kill()
         wall_s = time.monotonic() - started
         tree.outlive(_LINGER_S)
     if root.returncode:
         end = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
-        raise SystemExit(f"{' '.join(command)} ended with code {root.returncode}; {log} ends with:\n{end}")
+        raise RunFailed(f"{' '.join(command)} ended with code {root.returncode}; {log} ends with:\n{end}")
     others_cpu_s = max(0.0, _machine_cpu_s() - machine_before - tree.cpu_s)
     return Cost(started_at, wall_s, tree.cpu_s, tree.peak_memory_bytes, others_cpu_s, curve)
 

@@ -53,6 +53,22 @@ def test_a_failed_run_is_no_result(tmp_path):
     assert "ended with code 3" in cost_of(tmp_path, "sh", "-c", "echo why; exit 3")
 
 
+def test_a_run_that_hangs_is_ended(tmp_path):
+    code = (
+        "import os, sys; from pathlib import Path; from measuring import measure\n"
+        "measure(['sleep', '60'], os.environ, Path(sys.argv[1]), limit_s=0.5)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "log")],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert "sleep 60 ended with code -9" in done.stderr
+
+
 def test_rate_is_that_of_the_asked_part():
     slow_then_fast = [(10.0, 0), (20.0, 50), (25.0, 50)]
     assert rate_between(slow_then_fast, 0.0, 0.5) == pytest.approx(5)
