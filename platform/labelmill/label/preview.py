@@ -38,7 +38,7 @@ __all__ = ["Preview", "preview"]
 
 logger = logging.getLogger(__name__)
 
-_START_S = 8.0  # of Ray and the workers, where no run on this table has told: measured on two cores
+_START_S = 8.0  # of Ray and the workers, where no run on this table has told: what a start may take
 _BEAT_S = 5.0
 _FAILURES_SHOWN = 5
 
