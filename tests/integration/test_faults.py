@@ -30,7 +30,7 @@ def fill(bucket, count):
 
 def receipts(table):
     store = open_store(f"{table}/_labelmill/receipts")
-    return [json.loads(store.read(key)) for key in sorted(store.keys())]
+    return [json.loads(store.read(key)) for key in sorted(store.keys()) if key.endswith(".json")]
 
 
 @pytest.fixture

@@ -88,7 +88,7 @@ def test_members_of_shards_are_labelled_like_the_pictures_they_are(tmp_path, reg
         "d.tar": "unreadable",
     }
     assert "nothing to do" in run(tmp_path, registry, {"shards": str(shards)}, table)
-    receipt = json.loads(sorted((table / "_labelmill/receipts").iterdir())[-1].read_text())
+    receipt = json.loads(sorted((table / "_labelmill/receipts").glob("*.json"))[-1].read_text())
     assert (receipt["pictures_listed"], receipt["images"]) == (93, str(shards))
 
 
