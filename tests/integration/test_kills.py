@@ -78,7 +78,7 @@ def _kill(victim, run, raylet):
     if victim == "driver":
         run.kill()
     elif victim == "worker":
-        workers = [p for p in psutil.Process(run.pid).children(recursive=True) if p.name().startswith("ray::MapWork")]
+        workers = [p for p in psutil.Process(run.pid).children(recursive=True) if p.name().startswith("ray::Worker")]
         assert workers
         random.Random(SEED).choice(workers).kill()
     else:

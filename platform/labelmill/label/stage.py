@@ -6,7 +6,6 @@ next batches are fetched while one is decoded and labelled. What a worker return
 
 from __future__ import annotations
 
-import json
 import os
 import resource
 import socket
@@ -18,16 +17,13 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import islice
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from labelmill.errors import (
     ChangedError,
     ForbiddenError,
     ImageError,
-    LabelmillError,
     NotFoundError,
     StorageError,
 )
@@ -97,17 +93,6 @@ class ChunkLabeler:
             decode_threads=stage.decode_threads,
             embeddings=stage.embeddings,
         )
-
-    def __call__(self, batch: dict[str, NDArray[np.int64]]) -> dict[str, list[str]]:
-        """Chunk numbers in, one JSON text for each out: the shape that Ray Data asks for."""
-        return {"chunk": [self._outcome(int(number)) for number in batch["chunk"]]}
-
-    def _outcome(self, number: int) -> str:
-        """A `Chunk`, or the error that ends the run: Ray prints the traceback of one that is raised on the terminal."""
-        try:
-            return self.label(number).to_json()
-        except LabelmillError as exc:
-            return json.dumps({"error": type(exc).__name__, "message": str(exc)})
 
     def label(self, number: int) -> Chunk:
         """Make the data file of a chunk, unless an earlier attempt made it; and say what that took."""

@@ -25,9 +25,11 @@ def main() -> None:
     workers = [context.Process(target=work, args=(trial, barrier, results)) for _ in range(trial.cores)]
     for worker in workers:
         worker.start()
-    found = [results.get() for _ in workers]
     for worker in workers:
         worker.join()
+    if any(worker.exitcode for worker in workers):
+        raise SystemExit("a worker failed: its error stands above")
+    found = [results.get() for _ in workers]
     # The processes begin together; each has its own share, and the machine's rate is the sum of theirs.
     limit = {
         "pictures_per_s": sum(one["pictures"] / one["wall_s"] for one in found),
@@ -45,15 +47,15 @@ def work(trial: Trial, barrier: Barrier, results: Any) -> None:
     pictures = [path.read_bytes() for path in files]
     share, batch_size = trial.count // trial.cores, trial.settings["batch_size"]
     decode_s = forward_s = 0.0
-    engine.logits(np.stack([evaluation_pixels(data, bundle.preprocessing)[0] for data in pictures[:batch_size]]))
-    barrier.wait()
+    engine.forward(np.stack([evaluation_pixels(data, bundle.preprocessing)[0] for data in pictures[:batch_size]]))
+    barrier.wait(timeout=120)  # broken by one that failed
     started, started_cpu = time.perf_counter(), time.process_time()
     for start in range(0, share, batch_size):
         begun = time.perf_counter()
         batch = [pictures[index % len(pictures)] for index in range(start, min(share, start + batch_size))]
         pixels = np.stack([evaluation_pixels(data, bundle.preprocessing)[0] for data in batch])
         decoded = time.perf_counter()
-        engine.logits(pixels)
+        engine.forward(pixels)
         decode_s += decoded - begun
         forward_s += time.perf_counter() - decoded
     wall_s = time.perf_counter() - started
