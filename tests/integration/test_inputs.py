@@ -57,6 +57,7 @@ def test_what_a_manifest_names_is_labelled_once_and_what_is_missing_has_a_row(tm
     assert max(Counter(row["uri"] for row in rows_of(table)).values()) == 1
 
 
+@pytest.mark.long
 def test_members_of_shards_are_labelled_like_the_pictures_they_are(tmp_path, registry):
     pictures = {f"{index:03}.jpg": jpeg_bytes(seed=index) for index in range(90)}
     loose, shards, table = tmp_path / "loose", tmp_path / "in", tmp_path / "labels"

@@ -56,6 +56,7 @@ def wait_for(condition: Callable[[], bool], process: subprocess.Popen, timeout_s
         time.sleep(0.05)
 
 
+@pytest.mark.long
 def test_shapes_are_learnt_by_two_workers_and_published_once(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     write_labels(tmp_path / "labels.csv", write_shapes(tmp_path / "images", 200))
     damaged = tmp_path / "images" / "0003.jpg"
@@ -77,6 +78,7 @@ def test_shapes_are_learnt_by_two_workers_and_published_once(tmp_path: Path, cap
     assert registry.versions("shapes") == [1]
 
 
+@pytest.mark.long
 def test_a_killed_run_goes_on_after_its_last_epoch_and_publishes_one_version(tmp_path: Path):
     write_labels(tmp_path / "labels.csv", write_shapes(tmp_path / "images", 120))
     path = spec_file(tmp_path, epochs=4)
