@@ -23,12 +23,9 @@ logger = logging.getLogger(__name__)
 # Ray reads these when it is imported, and hands them down to every process it starts.
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_COLOR_PREFIX": "0",
     "GRPC_VERBOSITY": "ERROR",
-    # A pipeline that makes no progress at all is a defect: say so in minutes, not in Ray's half an hour.
-    "RAY_DATA_EXECUTION_NO_PROGRESS_TIMEOUT_S": "600",
 }
 
 
@@ -95,7 +92,7 @@ def _cores() -> int:
 def _attached(address: str, show_workers_output: bool) -> Iterator[Resources]:
     if address.startswith("ray://"):
         raise ClusterError(
-            f"RAY_ADDRESS is {address!r}, a Ray Client address, over which Ray Data and Ray Train do not run. "
+            f"RAY_ADDRESS is {address!r}, a Ray Client address, over which jobs do not run. "
             "Give the address of the cluster itself (HOST:6379), from one of its nodes."
         )
     ray = _import_ray()
