@@ -28,7 +28,7 @@ lint: setup
 # The pinned closure for every supported Python: no index host in it, so it installs from any mirror.
 # torch and torchvision are a matching pair; another pair needs both lines changed together.
 lock:
-	uv pip compile pyproject.toml --extra test --extra lint --extra build --universal --python-version 3.11 --generate-hashes \
+	uv pip compile pyproject.toml --extra quantize --extra export --extra mlflow --extra test --extra lint --extra build --universal --python-version 3.11 --generate-hashes \
 	  --no-header --no-annotate --constraint .lock-constraints --output-file requirements.lock
 
 schema: setup

@@ -19,7 +19,8 @@ LAYERS = [
     ("cli",),
     ("demo", "check", "terminal"),
     ("train", "label", "serve"),
-    ("cluster",),
+    ("evaluate",),
+    ("cluster", "dataset"),
     ("model", "metrics", "page"),
     ("images",),
     ("spec", "storage"),
@@ -31,6 +32,7 @@ TORCH = {"torch", "torchvision", "timm"}
 TORCH_FREE = [
     "labelmill.check",
     "labelmill.cli",
+    "labelmill.dataset",
     "labelmill.errors",
     "labelmill.images",
     "labelmill.metrics",

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from labelmill.dataset import TrainingSet, load_training_set
 from labelmill.spec import TrainSpec
-from labelmill.train.data import TrainingSet, load_training_set
 from labelmill.train.feed import Feed, Share
 from labelmill.train.job import Job
 from labelmill.train.state import State, start_state

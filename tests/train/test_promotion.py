@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from bundles import make_bundle
+from labelmill.evaluate.answers import answer, measure
 from labelmill.model.bundle import Bundle
 from labelmill.model.labeler import Labeler
 from labelmill.model.registry import Registry
-from labelmill.train.evaluation import answer, measure
 from labelmill.train.promotion import Promotion, decide_promotion
 from train.runs import job_of, shapes_spec
 from train.shapes import LABELS

@@ -1,11 +1,15 @@
 """What a user writes: one YAML or JSON file describes one run."""
 
+from labelmill.spec.augment import Augment
+from labelmill.spec.data import Split, TrainData
 from labelmill.spec.label import Images, LabelSpec, Prices
 from labelmill.spec.load import LoadedSpec, load_spec
+from labelmill.spec.network import TrainModel, architectures
+from labelmill.spec.optimize import Optimize
 from labelmill.spec.pattern import pattern_regex
 from labelmill.spec.schema import json_schema
 from labelmill.spec.serve import Batching, ServeSpec
-from labelmill.spec.train import Augment, Optimize, Range, Split, TrainData, TrainModel, TrainSpec, Workers
+from labelmill.spec.train import Range, TrainSpec, Workers
 
 __all__ = [
     "Augment",
@@ -22,6 +26,7 @@ __all__ = [
     "TrainModel",
     "TrainSpec",
     "Workers",
+    "architectures",
     "json_schema",
     "load_spec",
     "pattern_regex",

@@ -11,12 +11,14 @@ from labelmill.spec.nearest import nearest
 
 __all__ = [
     "Engine",
+    "Fraction",
     "MaxPixels",
     "ModelReference",
     "Name",
     "Number",
     "Part",
     "RegistryUri",
+    "Seed",
     "Uri",
     "Whole",
     "conflict",
@@ -102,6 +104,8 @@ def _not_a_boolean(kind: Literal["int_type", "float_type"]) -> BeforeValidator:
 
 Whole = Annotated[int, _not_a_boolean("int_type")]
 Number = Annotated[float, _not_a_boolean("float_type")]
+Fraction = Annotated[Number, Field(ge=0, le=1)]
+Seed = Annotated[Whole, Field(ge=0, le=2**32 - 1)]
 Name = Annotated[str, AfterValidator(_name), Field(json_schema_extra={"pattern": f"^{NAME_PATTERN}$"})]
 Uri = Annotated[str, AfterValidator(_uri)]
 RegistryUri = Annotated[

@@ -21,12 +21,12 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from labelmill.dataset import Examples
 from labelmill.errors import DataError, ImageError, LabelmillError, StorageError, UnavailableError
 from labelmill.images.augment import training_pixels
 from labelmill.images.transform import Preprocessing, evaluation_pixels
 from labelmill.spec import TrainSpec
 from labelmill.storage import read_pictures
-from labelmill.train.data import Examples
 
 __all__ = ["Batch", "Feed", "Share", "check_unreadable"]
 

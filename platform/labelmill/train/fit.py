@@ -11,21 +11,37 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from labelmill.cluster import Resources, connect
+from labelmill.dataset import TrainingSet
 from labelmill.errors import ClusterError, DataError, LabelmillError, StorageError
+from labelmill.model.bundle import WEIGHTS_NAME
 from labelmill.spec import Range, Workers
-from labelmill.train.data import TrainingSet
+from labelmill.train.candidate import Candidate
 from labelmill.train.job import Job
 from labelmill.train.progress import METRIC_BY_TASK, Epoch, Progress, RunFolder
 
 if TYPE_CHECKING:
     from ray.train.torch import TorchTrainer
 
-__all__ = ["fit"]
+__all__ = ["fit", "make"]
 
 logger = logging.getLogger(__name__)
 
 _LOOK_EVERY_S = 0.5
 _MAX_FAILURES_WITHOUT_PROGRESS = 3
+
+
+def make(job: Job, training_set: TrainingSet, draft: Path) -> Candidate:
+    """Train, unless an earlier start of the same run did; the best epoch is the candidate."""
+    folder = RunFolder(job.run_uri)
+    progress = folder.progress()
+    if progress is None or progress.num_epochs < job.spec.optimize.epochs:
+        sizes = ", ".join(f"{len(examples)} {name}" for name, examples in training_set.splits().items())
+        logger.info("training %s: %s pictures, %d labels", job.spec.name, sizes, len(job.labels))
+        fit(job, training_set)
+        progress = folder.progress()
+    assert progress is not None
+    folder.download_weights(progress.best.number, draft / WEIGHTS_NAME)
+    return Candidate(job.spec.model.architecture, progress.preprocessing, progress)
 
 
 def fit(job: Job, training_set: TrainingSet) -> None:

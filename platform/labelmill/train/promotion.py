@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass
 
+from labelmill.dataset import Examples
 from labelmill.errors import BundleError
+from labelmill.evaluate.answers import answer, measure
 from labelmill.model.bundle import Bundle
 from labelmill.model.labeler import Labeler
 from labelmill.model.registry import Registry
 from labelmill.spec import TrainSpec
-from labelmill.train.data import Examples
-from labelmill.train.evaluation import answer, measure
 from labelmill.train.progress import METRIC_BY_TASK
 
 __all__ = ["Promotion", "decide_promotion"]

@@ -21,7 +21,7 @@ _MEASURED_ON = {
 _METRIC_WORDS = {"map": "mean average precision", "accuracy": "accuracy"}
 
 
-def report_html(name: str, draft: BundleDraft, progress: Progress) -> str:
+def report_html(name: str, draft: BundleDraft, progress: Progress | None) -> str:
     """The page for a measured draft. Everything that comes from outside (labels, addresses, the spec) is escaped."""
     split = draft.metrics["headline"]["split"]
     versions = ", ".join(f"{library} {number}" for library, number in draft.library_versions.items())
@@ -29,7 +29,7 @@ def report_html(name: str, draft: BundleDraft, progress: Progress) -> str:
         f"<h1>{escape(name)}</h1><p>{escape(draft.architecture)} at {draft.preprocessing.image_size_px} px, "
         f"task {draft.task}, {len(draft.labels)} labels. {_MEASURED_ON[split]}</p>",
         _tiles(draft),
-        _curves(draft, progress),
+        _curves(draft, progress) if progress else "",
         f"<h2>Labels, weakest first ({split} pictures)</h2>{_label_table(draft, split)}",
         f"<h2>Pictures</h2>{_picture_table(draft)}{_unreadable(draft)}",
         f"<h2>Spec</h2><pre>{escape(json.dumps(draft.spec, indent=2, ensure_ascii=False))}</pre>",

@@ -3,19 +3,20 @@
 import hashlib
 import json
 import logging
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from labelmill.dataset import load_training_set
 from labelmill.errors import SpecError
 from labelmill.model.bundle import Bundle
 from labelmill.model.registry import Registry
 from labelmill.spec import LoadedSpec, TrainSpec
-from labelmill.train.data import TrainingSet, load_training_set
-from labelmill.train.fit import fit
+from labelmill.train.candidate import make_candidate
 from labelmill.train.job import Job
-from labelmill.train.progress import Progress, RunFolder
+from labelmill.train.progress import RunFolder
 from labelmill.train.promotion import Promotion, decide_promotion
 from labelmill.train.publication import publish
 from labelmill.train.report import REPORT_NAME
@@ -71,8 +72,9 @@ def run(loaded: LoadedSpec) -> TrainResult:
         return TrainResult(bundle, None)
     if bundle is None:
         job = Job(_with_absolute_addresses(spec, registry), training_set.labels, folder.uri)
-        progress = _trained(job, folder, training_set)
-        bundle = publish(loaded, registry, folder, training_set, progress, digest)
+        with tempfile.TemporaryDirectory(prefix="labelmill-draft-") as draft:
+            candidate = make_candidate(job, training_set, Path(draft))
+            bundle = publish(loaded, registry, training_set, candidate, Path(draft), digest)
     promotion = decide_promotion(spec, registry, bundle, training_set.measured)
     if promotion.promoted:
         registry.promote(bundle.reference, reason=promotion.reason)
@@ -102,14 +104,3 @@ def _with_absolute_addresses(spec: TrainSpec, registry: Registry) -> TrainSpec:
         weights = str(Path(weights).absolute())
     model = spec.model.model_copy(update={"weights": weights})
     return spec.model_copy(update={"registry": registry.uri, "model": model})
-
-
-def _trained(job: Job, folder: RunFolder, training_set: TrainingSet) -> Progress:
-    progress = folder.progress()
-    if progress is None or progress.num_epochs < job.spec.optimize.epochs:
-        sizes = ", ".join(f"{len(examples)} {name}" for name, examples in training_set.splits().items())
-        logger.info("training %s: %s pictures, %d labels", job.spec.name, sizes, len(job.labels))
-        fit(job, training_set)
-        progress = folder.progress()
-    assert progress is not None
-    return progress

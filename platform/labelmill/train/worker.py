@@ -10,7 +10,7 @@ import ray.train
 import ray.train.torch
 import torch
 
-from labelmill.train.data import Examples
+from labelmill.dataset import Examples
 from labelmill.train.feed import Feed, Share
 from labelmill.train.job import Job
 from labelmill.train.loop import train

@@ -1,6 +1,6 @@
 import numpy as np
 
-from labelmill.train.split import assign_splits, rarest_labels
+from labelmill.dataset.split import assign_splits, rarest_labels
 
 
 def test_every_label_reaches_every_split_in_its_share():

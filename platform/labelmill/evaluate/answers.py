@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from labelmill.dataset import Examples
 from labelmill.errors import DataError, StorageError
 from labelmill.metrics import evaluate
 from labelmill.model.bundle import ModelCard
 from labelmill.model.labeler import Labeler
 from labelmill.storage import read_pictures
-from labelmill.train.data import Examples
 
 __all__ = ["Answers", "answer", "measure"]
 

@@ -6,9 +6,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from labelmill.dataset.training_set import TrainingSet, load_training_set
 from labelmill.errors import DataError, NotFoundError
 from labelmill.spec import TrainSpec
-from labelmill.train.data import TrainingSet, load_training_set
 
 
 @pytest.fixture

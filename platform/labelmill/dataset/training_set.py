@@ -11,11 +11,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from labelmill.dataset.labels_file import LABEL_SEPARATOR, LabelRows, read_labels_file
+from labelmill.dataset.split import SPLITS, assign_splits, rarest_labels
 from labelmill.errors import DataError
 from labelmill.spec import TrainSpec
 from labelmill.storage import LISTING_SCHEMA, Store, open_store
-from labelmill.train.labels_file import LABEL_SEPARATOR, LabelRows, read_labels_file
-from labelmill.train.split import SPLITS, assign_splits, rarest_labels
 
 __all__ = ["Examples", "TrainingSet", "load_training_set"]
 

@@ -1,0 +1,54 @@
+"""The pictures to learn from, their labels, and how they are shared out."""
+
+from typing import Annotated, Self
+
+from pydantic import AfterValidator, Field, model_validator
+
+from labelmill.spec.nearest import listing, nearest
+from labelmill.spec.parts import Fraction, Part, Seed, Uri, expected
+
+__all__ = ["Split", "TrainData"]
+
+LABEL_FILES = (".csv", ".jsonl", ".parquet")
+
+
+def _labels(value: str) -> str:
+    if value == "folders" or value.lower().endswith(LABEL_FILES):
+        return value
+    what = f"folders, or the address of a {listing(LABEL_FILES)} file"
+    raise expected(what, suggestion=nearest(value, ("folders",)))
+
+
+LabelsAddress = Annotated[str, AfterValidator(_labels)]
+
+
+class Split(Part):
+    """How the pictures are shared out where the labels file has no `split` column. The three add up to 1."""
+
+    train: Fraction = Field(gt=0, description="Share that the network learns from.")
+    validation: Fraction = Field(
+        gt=0, description="Share that chooses the best epoch, the calibration and the thresholds."
+    )
+    test: Fraction = Field(description="Share that only measures the result.")
+    seed: Seed = Field(default=0, description="The same seed gives the same split.")
+
+    @model_validator(mode="after")
+    def _adds_up(self) -> Self:
+        total = self.train + self.validation + self.test
+        if abs(total - 1) > 1e-6:
+            raise expected(f"train, validation and test to add up to 1, and they add up to {total:g}")
+        return self
+
+
+class TrainData(Part):
+    """The pictures to learn from and their labels."""
+
+    images: Uri = Field(description="Root of the pictures; relative uris in the labels file start here.")
+    labels: LabelsAddress = Field(
+        description="A csv, jsonl or parquet file with the columns uri, labels and perhaps split; "
+        "or `folders`: the parent folder of a picture is its label."
+    )
+    positive: str | None = Field(
+        default=None, min_length=1, description="With task binary and labels from folders: the folder that means yes."
+    )
+    split: Split = Split(train=0.8, validation=0.1, test=0.1)

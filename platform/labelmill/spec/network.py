@@ -1,0 +1,59 @@
+"""The network of a training run and where it starts from."""
+
+import re
+from functools import cache
+from importlib.resources import files
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+
+from labelmill.spec.nearest import nearest
+from labelmill.spec.parts import NAME_PATTERN, Part, Whole, expected
+
+__all__ = ["TrainModel", "architectures"]
+
+
+@cache
+def architectures() -> frozenset[str]:
+    """The architectures that a spec may name: `timm/<name>` and `torchvision/<name>`."""
+    return frozenset(files("labelmill.spec").joinpath("architectures.txt").read_text("utf-8").split())
+
+
+def _architecture(value: str) -> str:
+    family, _, name = value.partition("/")
+    known = architectures()
+    # timm lets the name of its pretrained weights follow the architecture: timm/resnet10t.c3_in1k
+    if value in known or (family == "timm" and f"timm/{name.partition('.')[0]}" in known):
+        return value
+    raise expected("an architecture, timm/<name> or torchvision/<name>", suggestion=nearest(value, known))
+
+
+def _weights(value: str) -> str:
+    if value in ("pretrained", "scratch") or value.endswith(".safetensors"):
+        return value
+    if re.fullmatch(rf"{NAME_PATTERN}@[1-9][0-9]*", value):
+        return value
+    raise expected(
+        "pretrained, scratch, <name>@<version> with a number as version, or <path>.safetensors",
+        suggestion=nearest(value, ("pretrained", "scratch")),
+    )
+
+
+Architecture = Annotated[str, AfterValidator(_architecture)]
+Weights = Annotated[str, AfterValidator(_weights)]
+
+
+class TrainModel(Part):
+    """The network and where it starts from."""
+
+    architecture: Architecture = Field(description="timm/<name> or torchvision/<name>.")
+    weights: Weights = Field(
+        description="Where training starts: pretrained (of the architecture's library), scratch, "
+        "<name>@<version> of the registry, or <path>.safetensors."
+    )
+    image_size_px: Whole | None = Field(
+        default=None,
+        ge=16,
+        le=2048,
+        description="Side of the square that the network sees; without it the architecture's own.",
+    )

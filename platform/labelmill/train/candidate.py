@@ -1,0 +1,37 @@
+"""What an approach makes: a network to be measured and published."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from labelmill.dataset import TrainingSet
+from labelmill.images.transform import Preprocessing
+from labelmill.train.job import Job
+from labelmill.train.progress import Progress
+
+__all__ = ["Candidate", "make_candidate"]
+
+# Loaded when asked for: most of them import torch.
+_APPROACHES = {"fine_tune": "labelmill.train.fit"}
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A network whose `weights.safetensors`, and what else shall travel with it, lie in the draft's folder.
+
+    `progress` are the epochs it was trained for, where it was; `findings` are what its making found out, plain JSON
+    values that go into the bundle's metrics and its report.
+    """
+
+    architecture: str
+    preprocessing: Preprocessing
+    progress: Progress | None = None
+    findings: Mapping[str, Any] = field(default_factory=dict)
+
+
+def make_candidate(job: Job, training_set: TrainingSet, draft: Path) -> Candidate:
+    """Make the network by the approach that the spec names: the module's function `make`."""
+    make: Callable[[Job, TrainingSet, Path], Candidate] = import_module(_APPROACHES[job.spec.approach]).make
+    return make(job, training_set, draft)
