@@ -16,7 +16,7 @@ from pathlib import Path
 import pyarrow as pa
 from pyarrow import parquet
 
-from labelmill.errors import DataError, LabelmillError, NotFoundError, StorageError
+from labelmill.errors import DataError, LabelmillError, NotFoundError, SpecError, StorageError
 from labelmill.label.inventory import open_inventory
 from labelmill.model.registry import Registry
 from labelmill.spec import Images, LabelSpec, ServeSpec, TrainSpec
@@ -67,6 +67,7 @@ def _questions(spec: TrainSpec | LabelSpec | ServeSpec) -> list[_Question]:
                 _Question("images", spec.data.images, lambda: _images(spec.data.images)),
                 _Question("labels", spec.data.labels, lambda: _labels(spec.data.images, spec.data.labels)),
                 *_weights(spec),
+                *_target(spec),
             ]
         case LabelSpec():
             return [
@@ -198,7 +199,19 @@ def _weights(spec: TrainSpec) -> list[_Question]:
         return []
     if weights.endswith(".safetensors"):
         return [_Question("weights", weights, lambda: _weights_file(weights))]
-    return [_Question("weights", weights, lambda: _model(spec.registry, weights))]
+    return [_Question("weights", weights, lambda: _starting_version(spec))]
+
+
+def _starting_version(spec: TrainSpec) -> str:
+    bundle = Registry(spec.registry).resolve(spec.model.weights)
+    if bundle.architecture != spec.model.architecture:
+        raise SpecError(f"a {bundle.architecture}, and model.architecture is {spec.model.architecture}")
+    return _model(spec.registry, spec.model.weights)
+
+
+def _target(spec: TrainSpec) -> list[_Question]:
+    """What approach adapt adapts to."""
+    return [_Question("target", spec.adapt.images, partial(_images, spec.adapt.images))] if spec.adapt else []
 
 
 def _weights_file(path: str) -> str:

@@ -4,13 +4,24 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
+from labelmill.spec.adapt import Adapt
 from labelmill.spec.augment import Augment
 from labelmill.spec.data import TrainData
+from labelmill.spec.few_shot import FewShot
 from labelmill.spec.network import TrainModel
 from labelmill.spec.optimize import Optimize
 from labelmill.spec.parts import Fraction, MaxPixels, Name, Number, Part, RegistryUri, Whole, conflict
 
 __all__ = ["Range", "TrainSpec", "Workers"]
+
+# The blocks that not every approach reads, and who reads them: elsewhere they are refused, not ignored.
+_READERS = {
+    "augment": ("fine_tune", "linear_probe", "prototype"),
+    "optimize": ("fine_tune",),
+    "workers": ("fine_tune",),
+    "few_shot": ("linear_probe", "prototype"),
+    "adapt": ("adapt",),
+}
 
 
 class Range(Part):
@@ -50,12 +61,16 @@ class TrainSpec(Part):
     task: Literal["binary", "multi_class", "multi_label"] = Field(
         description="One yes or no a picture, exactly one label of several, or any number of labels."
     )
-    approach: Literal["fine_tune"] = Field(
-        default="fine_tune", description="How the model is made: fine_tune trains the whole network."
+    approach: Literal["fine_tune", "linear_probe", "prototype", "adapt"] = Field(
+        default="fine_tune",
+        description="How the model is made: fine_tune trains the network; linear_probe and prototype fit a last layer "
+        "to the frozen features of few pictures; adapt fits a published model to unlabelled pictures of another kind.",
     )
     data: TrainData
     model: TrainModel
     augment: Augment = Augment()
+    few_shot: FewShot = FewShot()
+    adapt: Adapt | None = Field(default=None, description="What approach adapt adapts to.")
     optimize: Optimize = Optimize()
     workers: Workers = Workers(count=1)
     promote: Literal["never", "always", "when_better"] = Field(
@@ -74,4 +89,24 @@ class TrainSpec(Part):
         if positive is None and self.task == "binary" and by_folders:
             message = "required with task binary and labels from folders: name the folder that means yes"
             raise conflict("data.positive", message)
+        return self
+
+    @model_validator(mode="after")
+    def _blocks_fit_the_approach(self) -> Self:
+        for block, readers in _READERS.items():
+            if block in self.model_fields_set and self.approach not in readers:
+                others = " or ".join(readers)
+                raise conflict(block, f"approach {self.approach} does not read it: remove it, or choose {others}")
+        if self.approach == "adapt" and self.adapt is None:
+            raise conflict("adapt", "required with approach adapt: adapt: {images: <unlabelled pictures>}")
+        return self
+
+    @model_validator(mode="after")
+    def _weights_fit_the_approach(self) -> Self:
+        weights = self.model.weights
+        if self.approach in ("linear_probe", "prototype") and weights == "scratch":
+            message = f"approach {self.approach} keeps the features as they are, and a network from scratch has none: "
+            raise conflict("model.weights", f"{message}name a version, pretrained, or a .safetensors file")
+        if self.approach == "adapt" and ("@" not in weights or weights.endswith(".safetensors")):
+            raise conflict("model.weights", f"approach adapt starts from <name>@<version>, got {weights}")
         return self

@@ -58,7 +58,7 @@ def _with_metrics(
     answers = {"validation": answer(labeler, training_set.validation)}
     if len(training_set.test):
         answers["test"] = answer(labeler, training_set.test)
-    unreadable = dict(candidate.progress.unreadable or {}) if candidate.progress else {}
+    unreadable = dict(candidate.unreadable) | dict((candidate.progress and candidate.progress.unreadable) or {})
     for part in answers.values():
         unreadable |= part.unreadable
     check_unreadable(spec, unreadable, training_set.num_pictures)

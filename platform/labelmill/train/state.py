@@ -9,11 +9,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from labelmill.model.network import build_network, default_preprocessing, load_weights, save_weights
-from labelmill.model.registry import Registry
-from labelmill.spec import Optimize, TrainSpec
+from labelmill.model.network import build_network, load_weights, save_weights
+from labelmill.spec import Optimize
 from labelmill.train.job import Job
 from labelmill.train.progress import Progress, RunFolder
+from labelmill.train.starting_point import starting_point
 from labelmill.train.team import Team
 
 __all__ = ["State", "build_optimizer", "keep_state", "start_state"]
@@ -31,13 +31,16 @@ def start_state(job: Job, team: Team) -> State:
     folder, model = RunFolder(job.run_uri), job.spec.model
     progress = folder.progress()
     torch.manual_seed(job.spec.optimize.seed)
-    # DDP gives everyone the first worker's weights at the start, so only that one fetches them.
-    weights = _local_weights(job.spec) if progress is None and team.rank == 0 else "scratch"
-    network = build_network(model.architecture, len(job.labels), weights, image_size_px=model.image_size_px)
+    start = starting_point(job.spec)
+    preprocessing = progress.preprocessing if progress else start.preprocessing
+    if progress is None and team.rank == 0:
+        network = start.build(job.labels)
+    else:  # from the checkpoint, or from the first worker: DDP gives everyone its weights
+        network = build_network(model.architecture, len(job.labels), image_size_px=preprocessing.image_size_px)
     network = network.to(team.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = build_optimizer(network, job.spec.optimize)
     if progress is None:
-        return State(network, optimizer, Progress(default_preprocessing(model.architecture, model.image_size_px)))
+        return State(network, optimizer, Progress(preprocessing))
     with tempfile.TemporaryDirectory() as name:
         path = Path(name) / "checkpoint.safetensors"
         folder.download_weights(progress.num_epochs, path)
@@ -91,8 +94,3 @@ def load_optimizer(optimizer: torch.optim.Optimizer, path: Path) -> None:
             value = torch.empty_like(parameter, requires_grad=False).copy_(value)
         state.setdefault(int(index), {})[name] = value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-
-
-def _local_weights(spec: TrainSpec) -> str:
-    weights = spec.model.weights
-    return str(Registry(spec.registry).resolve(weights).weights_path()) if "@" in weights else weights

@@ -1,0 +1,55 @@
+"""Where a network starts from: nothing, its library's hub, a file, or a version of ours."""
+
+from dataclasses import dataclass, replace
+
+from torch import nn
+
+from labelmill.errors import SpecError
+from labelmill.images.transform import Preprocessing
+from labelmill.model.bundle import Bundle
+from labelmill.model.network import build_network, default_preprocessing
+from labelmill.model.registry import Registry
+from labelmill.spec import TrainSpec
+
+__all__ = ["StartingPoint", "starting_point"]
+
+
+@dataclass(frozen=True)
+class StartingPoint:
+    """`source` is scratch, pretrained, the path of a .safetensors file, or a published version."""
+
+    architecture: str
+    source: str | Bundle
+    preprocessing: Preprocessing
+
+    def build(self, labels: tuple[str, ...]) -> nn.Module:
+        """The network with a logit for each label. A label that the published version knows keeps its row of the last
+        layer, wherever it stands there; the others start from scratch. Errors as `build_network`, and BundleError."""
+        size_px = self.preprocessing.image_size_px
+        if isinstance(self.source, str):
+            return build_network(self.architecture, len(labels), self.source, image_size_px=size_px)
+        rows = {label: row for row, label in enumerate(self.source.labels)}
+        return build_network(
+            self.architecture,
+            len(labels),
+            str(self.source.weights_path()),
+            image_size_px=size_px,
+            head_rows=[rows.get(label) for label in labels],
+        )
+
+
+def starting_point(spec: TrainSpec) -> StartingPoint:
+    """What `model` says. The pictures are made as the published version wants them, or else as the architecture does;
+    `image_size_px` overrules either. RegistryError, BundleError; SpecError: a version of another architecture."""
+    architecture, weights, size_px = spec.model.architecture, spec.model.weights, spec.model.image_size_px
+    if "@" not in weights or weights.endswith(".safetensors"):
+        return StartingPoint(architecture, weights, default_preprocessing(architecture, size_px))
+    bundle = Registry(spec.registry).resolve(weights)
+    if bundle.architecture != architecture:
+        raise SpecError(
+            f"model.weights: {weights} is a {bundle.architecture}, and model.architecture is {architecture}. "
+            f"Write architecture: {bundle.architecture}, or start from other weights."
+        )
+    if size_px is None:
+        return StartingPoint(architecture, bundle, bundle.preprocessing)
+    return StartingPoint(architecture, bundle, replace(bundle.preprocessing, image_size_px=size_px))

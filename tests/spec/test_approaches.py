@@ -1,0 +1,44 @@
+import pytest
+from pydantic import ValidationError
+
+from labelmill.spec import TrainSpec
+
+BASE = {
+    "kind": "train",
+    "name": "n",
+    "registry": "./r",
+    "task": "multi_class",
+    "data": {"images": "./i", "labels": "folders"},
+}
+PUBLISHED = {"architecture": "timm/resnet10t", "weights": "base@1"}
+SCRATCH = {"architecture": "timm/resnet10t", "weights": "scratch"}
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"model": SCRATCH},
+        {"model": PUBLISHED, "approach": "linear_probe", "few_shot": {"views": 0}},
+        {"model": PUBLISHED | {"weights": "pretrained"}, "approach": "prototype", "augment": {"flip": "both"}},
+        {"model": PUBLISHED, "approach": "adapt", "adapt": {"images": "./night"}},
+    ],
+)
+def test_an_approach_is_valid_with_the_blocks_it_reads(spec):
+    assert TrainSpec.model_validate(BASE | spec)
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ({"model": SCRATCH, "few_shot": {"views": 3}}, "fine_tune does not read it: remove it, or choose linear_probe"),
+        ({"model": PUBLISHED, "approach": "prototype", "optimize": {"epochs": 3}}, "prototype does not read it"),
+        ({"model": PUBLISHED, "approach": "linear_probe", "workers": {"count": 1}}, "linear_probe does not read it"),
+        ({"model": PUBLISHED, "approach": "adapt", "adapt": {"images": "x"}, "augment": {}}, "adapt does not read it"),
+        ({"model": PUBLISHED, "approach": "adapt"}, "required"),
+        ({"model": SCRATCH, "approach": "linear_probe"}, "a network from scratch has none"),
+        ({"model": SCRATCH, "approach": "adapt", "adapt": {"images": "x"}}, "<name>@<version>"),
+    ],
+)
+def test_what_an_approach_would_ignore_or_lacks_is_refused(spec, message):
+    with pytest.raises(ValidationError, match=message):
+        TrainSpec.model_validate(BASE | spec)
