@@ -67,6 +67,7 @@ def _questions(spec: TrainSpec | LabelSpec | ServeSpec) -> list[_Question]:
                 _Question("images", spec.data.images, lambda: _images(spec.data.images)),
                 _Question("labels", spec.data.labels, lambda: _labels(spec.data.images, spec.data.labels)),
                 *_weights(spec),
+                *_models(spec.registry, spec.published),
             ]
         case LabelSpec():
             return [
@@ -114,8 +115,12 @@ def _store(uri: str) -> Store:
 def _registry_and_models(registry: str, references: Sequence[str]) -> list[_Question]:
     return [
         _Question("registry", registry, lambda: _registry(registry)),
-        *(_Question("model", reference, partial(_model, registry, reference)) for reference in references),
+        *_models(registry, references),
     ]
+
+
+def _models(registry: str, references: Sequence[str]) -> list[_Question]:
+    return [_Question("model", reference, partial(_model, registry, reference)) for reference in references]
 
 
 def _registry(uri: str) -> str:
@@ -193,7 +198,7 @@ def _columns(name: str, data: bytes) -> list[str]:
 
 
 def _weights(spec: TrainSpec) -> list[_Question]:
-    weights = spec.model.weights
+    weights = spec.model.weights if spec.model else "scratch"
     if weights in ("scratch", "pretrained"):
         return []
     if weights.endswith(".safetensors"):

@@ -7,18 +7,24 @@ from labelmill.spec.load import LoadedSpec, load_spec
 from labelmill.spec.network import TrainModel, architectures
 from labelmill.spec.optimize import Optimize
 from labelmill.spec.pattern import pattern_regex
+from labelmill.spec.published import Average, Distill, Ensemble, Prune, Quantize
 from labelmill.spec.schema import json_schema
 from labelmill.spec.serve import Batching, ServeSpec
 from labelmill.spec.train import Range, TrainSpec, Workers
 
 __all__ = [
     "Augment",
+    "Average",
     "Batching",
+    "Distill",
+    "Ensemble",
     "Images",
     "LabelSpec",
     "LoadedSpec",
     "Optimize",
     "Prices",
+    "Prune",
+    "Quantize",
     "Range",
     "ServeSpec",
     "Split",

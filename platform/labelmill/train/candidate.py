@@ -14,7 +14,13 @@ from labelmill.train.progress import Progress
 __all__ = ["Candidate", "make_candidate"]
 
 # Loaded when asked for: most of them import torch.
-_APPROACHES = {"fine_tune": "labelmill.train.fit"}
+_APPROACHES = {
+    "fine_tune": "labelmill.train.fit",
+    "quantize": "labelmill.train.quantize",
+    "prune": "labelmill.train.prune",
+    "ensemble": "labelmill.train.ensemble",
+    "average": "labelmill.train.average",
+}
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from torch import nn
 
 from labelmill.model.network import build_network, default_preprocessing, load_weights, save_weights
 from labelmill.model.registry import Registry
-from labelmill.spec import Optimize, TrainSpec
+from labelmill.spec import Optimize
 from labelmill.train.job import Job
 from labelmill.train.progress import Progress, RunFolder
 from labelmill.train.team import Team
@@ -28,11 +28,11 @@ class State:
 
 def start_state(job: Job, team: Team) -> State:
     """The state after the last complete epoch of this run, or the state before the first."""
-    folder, model = RunFolder(job.run_uri), job.spec.model
+    folder, model = RunFolder(job.run_uri), job.model
     progress = folder.progress()
     torch.manual_seed(job.spec.optimize.seed)
     # DDP gives everyone the first worker's weights at the start, so only that one fetches them.
-    weights = _local_weights(job.spec) if progress is None and team.rank == 0 else "scratch"
+    weights = _local_weights(job) if progress is None and team.rank == 0 else "scratch"
     network = build_network(model.architecture, len(job.labels), weights, image_size_px=model.image_size_px)
     network = network.to(team.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = build_optimizer(network, job.spec.optimize)
@@ -93,6 +93,6 @@ def load_optimizer(optimizer: torch.optim.Optimizer, path: Path) -> None:
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
-def _local_weights(spec: TrainSpec) -> str:
-    weights = spec.model.weights
-    return str(Registry(spec.registry).resolve(weights).weights_path()) if "@" in weights else weights
+def _local_weights(job: Job) -> str:
+    weights = job.model.weights
+    return str(Registry(job.spec.registry).resolve(weights).weights_path()) if "@" in weights else weights
