@@ -68,6 +68,7 @@ def _questions(spec: TrainSpec | LabelSpec | ServeSpec) -> list[_Question]:
                 _Question("labels", spec.data.labels, lambda: _labels(spec.data.images, spec.data.labels)),
                 *_weights(spec),
                 *_target(spec),
+                *_models(spec.registry, spec.published),
             ]
         case LabelSpec():
             return [
@@ -115,8 +116,12 @@ def _store(uri: str) -> Store:
 def _registry_and_models(registry: str, references: Sequence[str]) -> list[_Question]:
     return [
         _Question("registry", registry, lambda: _registry(registry)),
-        *(_Question("model", reference, partial(_model, registry, reference)) for reference in references),
+        *_models(registry, references),
     ]
+
+
+def _models(registry: str, references: Sequence[str]) -> list[_Question]:
+    return [_Question("model", reference, partial(_model, registry, reference)) for reference in references]
 
 
 def _registry(uri: str) -> str:
@@ -194,7 +199,7 @@ def _columns(name: str, data: bytes) -> list[str]:
 
 
 def _weights(spec: TrainSpec) -> list[_Question]:
-    weights = spec.model.weights
+    weights = spec.model.weights if spec.model else "scratch"
     if weights in ("scratch", "pretrained"):
         return []
     if weights.endswith(".safetensors"):
@@ -203,6 +208,7 @@ def _weights(spec: TrainSpec) -> list[_Question]:
 
 
 def _starting_version(spec: TrainSpec) -> str:
+    assert spec.model is not None
     bundle = Registry(spec.registry).resolve(spec.model.weights)
     if bundle.architecture != spec.model.architecture:
         raise SpecError(f"a {bundle.architecture}, and model.architecture is {spec.model.architecture}")

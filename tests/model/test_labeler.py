@@ -13,6 +13,7 @@ from PIL import Image
 from bundles import make_bundle
 from labelmill.errors import BundleError
 from labelmill.model.engines import choose_engine, convert
+from labelmill.model.engines.child import child_environment
 from labelmill.model.engines.openvino_engine import SPEEDS_NAME, converted_graph
 from labelmill.model.engines.torch_engine import PixelsToLogits, TorchEngine
 from labelmill.model.labeler import Answer, Labeler
@@ -191,6 +192,14 @@ def test_graph_that_computes_something_else_is_never_used(tiny_bundle, tmp_path,
     with pytest.raises(BundleError, match="answers otherwise than torch"):
         convert.convert(module, 32, tmp_path / "graph")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_child_tells_nobody_what_it_converts():
+    ask = "import openvino_telemetry as t; assert not t.Telemetry('x', '1', 'y', 'ga4', False, True).consent"
+    done = subprocess.run(
+        [sys.executable, "-c", ask], env=child_environment(), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_failed_conversion_is_one_clear_error(tiny_bundle, tmp_path, monkeypatch):

@@ -11,6 +11,7 @@ from labelmill.model.bundle import WEIGHTS_NAME, Bundle, BundleDraft
 from labelmill.model.labeler import Labeler
 from labelmill.model.network import build_network, head_names, head_of, save_weights
 from labelmill.model.registry import Registry
+from labelmill.train.job import Job
 from labelmill.train.loop import train
 from labelmill.train.starting_point import starting_point
 from labelmill.train.state import State
@@ -133,7 +134,7 @@ def assert_both_engines_label_as_the_network(bundle: Bundle, state: State):
 def assert_labels_keep_their_rows(folder: Path, bundle: Bundle, state: State):
     """Training goes on from the version with other labels: those that it knows keep what it learnt of them."""
     model = {"architecture": bundle.architecture, "weights": bundle.reference}
-    start = starting_point(shapes_spec(folder, model=model))
+    start = starting_point(Job(shapes_spec(folder, model=model), bundle.labels, ""))
     assert start.preprocessing == bundle.preprocessing
     network = start.build(("amber", "red", "blue", "grey"))
     for name in head_names(network):

@@ -16,6 +16,7 @@ import numpy as np
 import openvino as ov
 import torch
 from numpy.typing import NDArray
+from openvino import opset13 as ops
 from torch import Tensor, nn
 
 from labelmill.errors import BundleError, StorageError, first_line
@@ -23,6 +24,7 @@ from labelmill.model.bundle import Bundle
 from labelmill.model.engines.openvino_engine import compile_graph
 from labelmill.model.engines.torch_engine import PixelsToLogits
 from labelmill.model.labeler import Labeler
+from labelmill.model.quantized import int8_graph, is_quantized
 
 __all__ = ["Export", "GraphFormat", "export_bundle"]
 
@@ -53,13 +55,17 @@ def export_bundle(bundle: Bundle, folder: Path, form: GraphFormat) -> Export:
         raise StorageError(f"expected an empty or a new folder to export to, and {folder} is not: choose another.")
     if form == "onnx" and importlib.util.find_spec("onnxscript") is None:
         raise BundleError("an export to ONNX needs two more packages: pip install 'labelmill[export]'.")
-    module = _PixelsToConfidences(bundle).eval()
+    if form == "onnx" and is_quantized(bundle):
+        raise BundleError(
+            f"{bundle.reference} answers in OpenVINO's 8-bit integers, which ONNX does not know. "
+            "Write --format openvino, or export the model that it was made of."
+        )
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f"{folder.name}-", dir=folder.parent) as name:
         aside = Path(name)
         graph = aside / _GRAPH_NAMES[form]
         try:
-            (_write_onnx if form == "onnx" else _write_openvino)(module, bundle, graph)
+            (_write_onnx if form == "onnx" else _write_openvino)(bundle, graph)
         except (RuntimeError, ValueError, TypeError, NotImplementedError) as exc:
             raise BundleError(
                 f"{bundle.reference} ({bundle.architecture}) cannot be written as {form}: {first_line(exc)}. "
@@ -81,9 +87,7 @@ class _PixelsToConfidences(nn.Module):
 
     def __init__(self, bundle: Bundle) -> None:
         super().__init__()
-        self.logits = PixelsToLogits.load(
-            bundle.architecture, len(bundle.labels), bundle.preprocessing, bundle.weights_path()
-        )
+        self.logits = _logits(bundle)
         slopes, intercepts = _lines(bundle.calibration or {})
         self.register_buffer("slopes", torch.tensor(slopes, dtype=torch.float32))
         self.register_buffer("intercepts", torch.tensor(intercepts, dtype=torch.float32))
@@ -94,14 +98,8 @@ class _PixelsToConfidences(nn.Module):
         return logits.softmax(dim=1) if self._exclusive else logits.sigmoid()
 
 
-def _lines(calibration: Mapping[str, Any]) -> tuple[Any, Any]:
-    """Calibration as slope and intercept, for all labels or for each."""
-    if "temperature" in calibration:
-        return 1 / calibration["temperature"], 0.0
-    return calibration.get("slopes", 1.0), calibration.get("intercepts", 0.0)
-
-
-def _write_onnx(module: _PixelsToConfidences, bundle: Bundle, path: Path) -> None:
+def _write_onnx(bundle: Bundle, path: Path) -> None:
+    module = _PixelsToConfidences(bundle).eval()
     size_bytes = sum(value.numel() * value.element_size() for value in module.state_dict().values())
     program = torch.onnx.export(
         module,
@@ -113,18 +111,38 @@ def _write_onnx(module: _PixelsToConfidences, bundle: Bundle, path: Path) -> Non
         verbose=False,
     )
     assert program is not None
-    program.model.metadata_props.update({"labelmill": json.dumps(_card(bundle))})
+    program.model.metadata_props["labelmill"] = json.dumps(_card(bundle))
     program.save(path, external_data=size_bytes > _ONE_FILE_BYTES)
 
 
-def _write_openvino(module: _PixelsToConfidences, bundle: Bundle, path: Path) -> None:
-    torch.backends.mha.set_fastpath_enabled(False)  # a fused operator that OpenVINO does not know
-    example = _example(bundle)
-    graph = ov.convert_model(module, example_input=example, input=[(-1, *example.shape[1:])])
+def _write_openvino(bundle: Bundle, path: Path) -> None:
+    graph = ov.Core().read_model(int8_graph(bundle)) if is_quantized(bundle) else _converted(bundle)
+    slopes, intercepts = (np.array(values, np.float32) for values in _lines(bundle.calibration or {}))
+    logits = graph.get_results()[0].input_value(0)
+    calibrated = ops.add(ops.multiply(logits, slopes), intercepts)
+    confidences = ops.softmax(calibrated, 1) if bundle.task == "multi_class" else ops.sigmoid(calibrated)
+    confidences.output(0).set_names({"confidences"})
     graph.inputs[0].set_names({"pixels"})
-    graph.outputs[0].set_names({"confidences"})
+    graph = ov.Model([confidences], graph.get_parameters(), bundle.reference)
     graph.set_rt_info(json.dumps(_card(bundle)), "labelmill")
     ov.save_model(graph, path, compress_to_fp16=False)
+
+
+def _converted(bundle: Bundle) -> ov.Model:
+    torch.backends.mha.set_fastpath_enabled(False)  # a fused operator that OpenVINO does not know
+    example = _example(bundle)
+    return ov.convert_model(_logits(bundle), example_input=example, input=[(-1, *example.shape[1:])])
+
+
+def _logits(bundle: Bundle) -> PixelsToLogits:
+    return PixelsToLogits.load(bundle.architecture, len(bundle.labels), bundle.preprocessing, bundle.weights_path())
+
+
+def _lines(calibration: Mapping[str, Any]) -> tuple[Any, Any]:
+    """Calibration as slope and intercept, for all labels or for each."""
+    if "temperature" in calibration:
+        return 1 / calibration["temperature"], 0.0
+    return calibration.get("slopes", 1.0), calibration.get("intercepts", 0.0)
 
 
 def _example(bundle: Bundle) -> Tensor:
@@ -136,7 +154,7 @@ def _check(bundle: Bundle, graph: Path, form: GraphFormat) -> float:
     """Read the file as a stranger would, and ask it and the bundle the same. OpenVINO reads both formats."""
     size_px = bundle.preprocessing.image_size_px
     pixels = np.random.default_rng(0).integers(0, 256, (_CHECKED_PICTURES, size_px, size_px, 3), dtype=np.uint8)
-    expected = Labeler(bundle, "torch").confidences(pixels)
+    expected = Labeler(bundle, "openvino" if is_quantized(bundle) else "torch").confidences(pixels)
     difference = max(_difference(graph, pixels[:count], expected[:count]) for count in (_CHECKED_PICTURES, 1))
     if not difference <= _TOLERANCE:
         raise BundleError(

@@ -1,7 +1,8 @@
 """Networks by name: every classifier of timm and torchvision, with the right number of logits.
 
-A name is "timm/<model>" (a pretrained tag may follow, "timm/resnet18.a1_in1k") or "torchvision/<model>". Auxiliary
-heads are never built: the network gives one tensor of logits, in training as in inference.
+A name is "timm/<model>" (a pretrained tag may follow, "timm/resnet18.a1_in1k") or "torchvision/<model>"; those of
+bundles may also be "ensemble:<name>+<name>" or "pruned-<share>:<name>". Auxiliary heads are never built: the network
+gives one tensor of logits, in training as in inference.
 """
 
 import difflib
@@ -22,7 +23,9 @@ from torchvision.models.vision_transformer import interpolate_embeddings
 
 from labelmill.errors import BundleError, SpecError, first_line
 from labelmill.images.transform import Preprocessing
+from labelmill.model.ensemble import Ensemble, ensemble_members
 from labelmill.model.hub import create_pretrained, fetch_torchvision_state
+from labelmill.model.pruned import prune_channels, pruned_share
 
 __all__ = [
     "architecture_names",
@@ -67,6 +70,17 @@ def build_network(
     SpecError: no such architecture, a size it cannot take, weights that do not fit. UnavailableError: the hub cannot
     be reached.
     """
+    if pruned := pruned_share(architecture):
+        share, whole = pruned
+        network = build_network(whole, num_logits, weights, image_size_px=image_size_px, head_rows=head_rows)
+        prune_channels(network, share)
+        return network
+    if members := ensemble_members(architecture):
+        networks = [
+            build_network(member.architecture, num_logits, image_size_px=member.image_size_px or image_size_px)
+            for member in members
+        ]
+        return Ensemble(networks, [member.image_size_px for member in members], num_logits)
     source, name = _split(architecture)
     size_px = image_size_px or default_preprocessing(architecture).image_size_px
     with _size_errors(architecture, size_px):
@@ -80,6 +94,8 @@ def build_network(
 
 def default_preprocessing(architecture: str, image_size_px: int | None = None) -> Preprocessing:
     """What the architecture was made for: its side in pixels unless given, crop fraction, mean, std. Offline."""
+    if pruned := pruned_share(architecture):
+        return default_preprocessing(pruned[1], image_size_px)
     source, name = _split(architecture)
     if source == "timm":
         config = timm.data.resolve_data_config(pretrained_cfg=_timm_config(name))

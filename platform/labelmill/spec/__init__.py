@@ -1,8 +1,8 @@
 """What a user writes: one YAML or JSON file describes one run."""
 
 from labelmill.spec.adapt import Adapt
-from labelmill.spec.catalogue import Architecture, architecture_table, architectures, find_architectures
 from labelmill.spec.augment import Augment
+from labelmill.spec.catalogue import Architecture, architecture_table, architectures, find_architectures
 from labelmill.spec.data import Split, TrainData
 from labelmill.spec.few_shot import FewShot
 from labelmill.spec.label import Images, LabelSpec, Prices
@@ -10,6 +10,7 @@ from labelmill.spec.load import LoadedSpec, load_spec
 from labelmill.spec.network import TrainModel
 from labelmill.spec.optimize import Optimize
 from labelmill.spec.pattern import pattern_regex
+from labelmill.spec.published import Average, Distill, Ensemble, Prune, Quantize
 from labelmill.spec.schema import json_schema
 from labelmill.spec.serve import Batching, ServeSpec
 from labelmill.spec.train import Range, TrainSpec, Workers
@@ -18,13 +19,18 @@ __all__ = [
     "Adapt",
     "Architecture",
     "Augment",
+    "Average",
     "Batching",
+    "Distill",
+    "Ensemble",
     "FewShot",
     "Images",
     "LabelSpec",
     "LoadedSpec",
     "Optimize",
     "Prices",
+    "Prune",
+    "Quantize",
     "Range",
     "ServeSpec",
     "Split",

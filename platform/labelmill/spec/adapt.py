@@ -1,15 +1,17 @@
-"""How a published version is adapted to pictures of another kind, without labels."""
+"""How a published model is adapted to pictures of another kind, without labels."""
 
 from pydantic import Field
 
 from labelmill.spec.parts import Part, Seed, Uri, Whole
+from labelmill.spec.published import Published
 
 __all__ = ["Adapt"]
 
 
 class Adapt(Part):
-    """Pictures of the target, unlabelled: approach adapt re-estimates the normalisation statistics on them."""
+    """A published model whose normalisation statistics are estimated anew on unlabelled pictures of the target."""
 
+    model: Published = Field(description="The published model, <name>@<version>.")
     images: Uri = Field(description="Folder or prefix of unlabelled pictures as the model will meet them.")
     max_pictures: Whole = Field(
         default=1024, ge=2, description="At most so many of them are looked at, drawn at random from all."

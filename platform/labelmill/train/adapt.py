@@ -21,14 +21,14 @@ from labelmill.evaluate.answers import answer, measure
 from labelmill.model.bundle import WEIGHTS_NAME, Bundle
 from labelmill.model.engines.torch_engine import PixelsToLogits
 from labelmill.model.labeler import Labeler
-from labelmill.model.network import save_weights
+from labelmill.model.network import build_network, load_weights, save_weights
 from labelmill.spec import Adapt
 from labelmill.storage import LISTING_SCHEMA, open_store
 from labelmill.train.candidate import Candidate
 from labelmill.train.feed import Batch, Feed
 from labelmill.train.job import Job
 from labelmill.train.progress import METRIC_BY_TASK
-from labelmill.train.starting_point import starting_point
+from labelmill.train.published import changed, published_models
 
 __all__ = ["make"]
 
@@ -36,40 +36,40 @@ logger = logging.getLogger(__name__)
 
 
 def make(job: Job, training_set: TrainingSet, draft: Path) -> Candidate:
-    """The version that `model.weights` names, with the statistics of `adapt.images`; `data` only measures it.
+    """The model that `adapt.model` names, with the statistics of `adapt.images`; `data` only measures it.
 
-    `findings` say how good the version was before on the pictures that measure it. SpecError: other labels or task, or
-    a network without batch normalisation. DataError: no pictures, or too many that cannot be read.
+    `findings` say how good it was before, on the pictures that measure the result. SpecError: a network without batch
+    normalisation. DataError: other labels, no pictures, or too many that cannot be read.
     """
-    spec = job.spec
-    start = starting_point(spec)
-    bundle = start.source
-    assert spec.adapt is not None and isinstance(bundle, Bundle)
-    _check_fit(spec.task, training_set.labels, bundle)
-    network = start.build(job.labels)
+    adapt = job.spec.adapt
+    assert adapt is not None
+    [bundle] = published_models(job, [adapt.model])
+    preprocessing = bundle.preprocessing
+    network = build_network(bundle.architecture, len(bundle.labels), image_size_px=preprocessing.image_size_px)
+    load_weights(network, bundle.weights_path())
     layers = _normalisations(network, bundle)
-    pictures = _draw(spec.adapt, len(job.labels))
-    logger.info("adapting %s to %d pictures of %s", bundle.reference, len(pictures), spec.adapt.images)
-    feed = Feed.alone(spec, start.preprocessing, pictures, num_pictures=len(pictures))
+    pictures = _draw(adapt, len(bundle.labels))
+    logger.info("adapting %s to %d pictures of %s", bundle.reference, len(pictures), adapt.images)
+    feed = Feed.alone(job.spec, preprocessing, pictures, num_pictures=len(pictures))
     old = [_statistics(layer) for layer in layers]
-    num_seen = _estimate(PixelsToLogits(network, start.preprocessing), layers, feed.validation_batches())
-    _mix(layers, old, share_of_old=spec.adapt.prior_pictures / (spec.adapt.prior_pictures + num_seen))
+    num_seen = _estimate(PixelsToLogits(network, preprocessing), layers, feed.validation_batches())
+    _mix(layers, old, share_of_old=adapt.prior_pictures / (adapt.prior_pictures + num_seen))
     save_weights(network, draft / WEIGHTS_NAME)
-    before = measure(bundle, answer(Labeler(bundle, max_pixels=spec.max_pixels), training_set.measured))
-    metric = METRIC_BY_TASK[spec.task]
-    found = {"from": bundle.reference, "num_pictures": num_seen, "num_layers": len(layers), "before": before[metric]}
-    return Candidate(
-        spec.model.architecture, start.preprocessing, findings={"adapt": found}, unreadable=feed.unreadable
-    )
+    findings = {
+        "model": bundle.reference,
+        "num_pictures": num_seen,
+        "num_layers": len(layers),
+        "metric": METRIC_BY_TASK[bundle.task],
+        "before": _headline(bundle, job, training_set),
+        "after": _headline(changed(bundle, draft), job, training_set),
+    }
+    return Candidate(bundle.architecture, preprocessing, findings={"adapt": findings}, unreadable=feed.unreadable)
 
 
-def _check_fit(task: str, labels: tuple[str, ...], bundle: Bundle) -> None:
-    if (task, set(labels)) != (bundle.task, set(bundle.labels)):
-        raise SpecError(
-            f"approach adapt learns no labels: {bundle.reference} answers task {bundle.task} with "
-            f"{', '.join(sorted(bundle.labels))}, and data has task {task} with {', '.join(labels)}. "
-            "Give data the labels of the version, or choose approach: fine_tune."
-        )
+def _headline(bundle: Bundle, job: Job, training_set: TrainingSet) -> float | None:
+    labeler = Labeler(bundle, max_pixels=job.spec.max_pixels)
+    value: float | None = measure(bundle, answer(labeler, training_set.measured))[METRIC_BY_TASK[bundle.task]]
+    return value
 
 
 def _normalisations(network: nn.Module, bundle: Bundle) -> list[_BatchNorm]:

@@ -19,6 +19,10 @@ _APPROACHES = {
     "linear_probe": "labelmill.train.few_shot",
     "prototype": "labelmill.train.few_shot",
     "adapt": "labelmill.train.adapt",
+    "quantize": "labelmill.train.quantize",
+    "prune": "labelmill.train.prune",
+    "ensemble": "labelmill.train.ensemble",
+    "average": "labelmill.train.average",
 }
 
 

@@ -38,7 +38,7 @@ def make(job: Job, training_set: TrainingSet, draft: Path) -> Candidate:
     """
     spec = job.spec
     assert spec.approach in ("linear_probe", "prototype")
-    start = starting_point(spec)
+    start = starting_point(job)
     torch.manual_seed(spec.optimize.seed)
     network = start.build(job.labels)
     backbone = _Backbone(network, start.preprocessing)
@@ -54,9 +54,7 @@ def make(job: Job, training_set: TrainingSet, draft: Path) -> Candidate:
     head, found = best_head(spec.approach, spec.task, folds)
     backbone.install(head)
     save_weights(network, draft / WEIGHTS_NAME)
-    return Candidate(
-        spec.model.architecture, start.preprocessing, findings={spec.approach: found}, unreadable=unreadable
-    )
+    return Candidate(start.architecture, start.preprocessing, findings={spec.approach: found}, unreadable=unreadable)
 
 
 def _folds(examples: Examples) -> list[Examples]:

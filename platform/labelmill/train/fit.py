@@ -41,7 +41,7 @@ def make(job: Job, training_set: TrainingSet, draft: Path) -> Candidate:
         progress = folder.progress()
     assert progress is not None
     folder.download_weights(progress.best.number, draft / WEIGHTS_NAME)
-    return Candidate(job.spec.model.architecture, progress.preprocessing, progress)
+    return Candidate(job.model.architecture, progress.preprocessing, progress)
 
 
 def fit(job: Job, training_set: TrainingSet) -> None:

@@ -8,8 +8,9 @@ from labelmill.errors import SpecError
 from labelmill.images.transform import Preprocessing
 from labelmill.model.bundle import Bundle
 from labelmill.model.network import build_network, default_preprocessing
+from labelmill.model.pruned import pruned_share
 from labelmill.model.registry import Registry
-from labelmill.spec import TrainSpec
+from labelmill.train.job import Job
 
 __all__ = ["StartingPoint", "starting_point"]
 
@@ -38,14 +39,15 @@ class StartingPoint:
         )
 
 
-def starting_point(spec: TrainSpec) -> StartingPoint:
+def starting_point(job: Job) -> StartingPoint:
     """What `model` says. The pictures are made as the published version wants them, or else as the architecture does;
     `image_size_px` overrules either. RegistryError, BundleError; SpecError: a version of another architecture."""
-    architecture, weights, size_px = spec.model.architecture, spec.model.weights, spec.model.image_size_px
+    architecture, weights, size_px = job.model.architecture, job.model.weights, job.model.image_size_px
     if "@" not in weights or weights.endswith(".safetensors"):
         return StartingPoint(architecture, weights, default_preprocessing(architecture, size_px))
-    bundle = Registry(spec.registry).resolve(weights)
-    if bundle.architecture != architecture:
+    bundle = Registry(job.spec.registry).resolve(weights)
+    _, whole = pruned_share(architecture) or (0, architecture)  # the weights to be pruned are those of the whole
+    if bundle.architecture != whole:
         raise SpecError(
             f"model.weights: {weights} is a {bundle.architecture}, and model.architecture is {architecture}. "
             f"Write architecture: {bundle.architecture}, or start from other weights."

@@ -28,10 +28,10 @@ class State:
 
 def start_state(job: Job, team: Team) -> State:
     """The state after the last complete epoch of this run, or the state before the first."""
-    folder, model = RunFolder(job.run_uri), job.spec.model
+    folder, model = RunFolder(job.run_uri), job.model
     progress = folder.progress()
     torch.manual_seed(job.spec.optimize.seed)
-    start = starting_point(job.spec)
+    start = starting_point(job)
     preprocessing = progress.preprocessing if progress else start.preprocessing
     if progress is None and team.rank == 0:
         network = start.build(job.labels)
