@@ -9,6 +9,7 @@ epoch here, 4.2 to 7.8 s through `map_batches` and `streaming_split`, whose firs
 numpy let go of the interpreter while they work.
 """
 
+import os
 import queue
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -38,6 +39,7 @@ T = TypeVar("T")
 _NUM_BATCHES_AHEAD = 4
 _NUM_FETCHED_AT_ONCE = 64
 _VALIDATION_BATCH_SIZE = 64
+_ALONE_CACHE_BYTES = 2**30
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,23 @@ class Feed:
         self._drawing_weights = drawing_weights  # how often each training picture is drawn against others
         self._kept: dict[str, bytes] = {}
         self._room_bytes = cache_size_bytes
+
+    @classmethod
+    def alone(cls, spec: TrainSpec, preprocessing: Preprocessing, pictures: Examples, *, num_pictures: int) -> "Feed":
+        """For one process that sees the same pictures as they are (`validation_batches`) and augmented. Of
+        `num_pictures` the spec's share may be unreadable."""
+        batch_size = min(_VALIDATION_BATCH_SIZE, len(pictures))
+        return cls(
+            spec,
+            preprocessing,
+            pictures,
+            pictures,
+            share=Share.of(0, 1, batch_size),
+            num_steps=-(-len(pictures) // batch_size),
+            num_pictures=num_pictures,
+            num_threads=len(os.sched_getaffinity(0)),
+            cache_size_bytes=_ALONE_CACHE_BYTES,
+        )
 
     def training_batches(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
         """`num_steps` full batches of this worker's share, in a new order and augmented anew for each epoch; those

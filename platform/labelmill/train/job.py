@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from labelmill.spec import TrainSpec
+from labelmill.spec import TrainModel, TrainSpec
 
 __all__ = ["Job"]
 
@@ -14,3 +14,9 @@ class Job:
     spec: TrainSpec
     labels: tuple[str, ...]
     run_uri: str
+
+    @property
+    def model(self) -> TrainModel:
+        """The network to train; approaches that train nothing have none, and do not ask."""
+        assert self.spec.model is not None
+        return self.spec.model

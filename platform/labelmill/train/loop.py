@@ -65,6 +65,7 @@ def train(
     """
     optimize, feed, team = course.job.spec.optimize, course.feed, course.team
     schedule = build_schedule(state.optimizer, optimize, feed.num_steps)
+    team.share(state.network)
     model: nn.Module | None = None
 
     def pause() -> None:

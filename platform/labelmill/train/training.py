@@ -26,7 +26,7 @@ __all__ = ["TrainResult", "run", "run_digest"]
 logger = logging.getLogger(__name__)
 
 # What decides where and how fast a run goes, or what happens after it, but not what comes out.
-_NOT_IN_DIGEST = ("workers", "promote")
+_NOT_IN_DIGEST = ("workers", "promote", "max_accuracy_loss")
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,13 @@ def run(loaded: LoadedSpec) -> TrainResult:
 
 def run_digest(source: Mapping[str, Any], fingerprint: str) -> str:
     """The identity of a run: sha256 of the spec as written and of the data."""
-    decisive = {key: value for key, value in source.items() if key not in _NOT_IN_DIGEST}
+    decisive = {
+        key: {name: part for name, part in value.items() if name not in _NOT_IN_DIGEST}
+        if isinstance(value, dict)
+        else value
+        for key, value in source.items()
+        if key not in _NOT_IN_DIGEST
+    }
     return hashlib.sha256(json.dumps([decisive, fingerprint], sort_keys=True).encode()).hexdigest()
 
 
@@ -99,8 +105,7 @@ def _published(registry: Registry, name: str, digest: str) -> Bundle | None:
 
 def _with_absolute_addresses(spec: TrainSpec, registry: Registry) -> TrainSpec:
     """For the workers, who stand in other folders."""
-    weights = spec.model.weights
-    if weights.endswith(".safetensors"):
-        weights = str(Path(weights).absolute())
-    model = spec.model.model_copy(update={"weights": weights})
+    model = spec.model
+    if model is not None and model.weights.endswith(".safetensors"):
+        model = model.model_copy(update={"weights": str(Path(model.weights).absolute())})
     return spec.model_copy(update={"registry": registry.uri, "model": model})

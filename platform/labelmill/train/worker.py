@@ -12,6 +12,7 @@ import torch
 
 from labelmill.dataset import Examples
 from labelmill.train.balance import drawing_weights
+from labelmill.train.distill import taught
 from labelmill.train.feed import Feed, Share
 from labelmill.train.job import Job
 from labelmill.train.loop import Course, train
@@ -44,7 +45,8 @@ def run_worker(config: dict[str, Any]) -> None:
         ray.train.report({"epoch": state.progress.num_epochs})  # the others wait here until the state is safe
 
     feed = _feed(job, state, team, train_examples, validation_examples, num_cores, context.get_local_world_size())
-    train(Course(job, feed, team, build_objective(job, train_examples.targets, team.device)), state, keep)
+    objective = build_objective(job, train_examples.targets, team.device)
+    train(Course(job, feed, team, taught(job, objective, state.progress.preprocessing)), state, keep)
 
 
 def _feed(
