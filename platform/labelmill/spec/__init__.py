@@ -1,6 +1,6 @@
 """What a user writes: one YAML or JSON file describes one run."""
 
-from labelmill.spec.augment import Augment
+from labelmill.spec.augment import Augment, ColourJitter
 from labelmill.spec.data import Split, TrainData
 from labelmill.spec.label import Images, LabelSpec, Prices
 from labelmill.spec.load import LoadedSpec, load_spec
@@ -14,6 +14,7 @@ from labelmill.spec.train import Range, TrainSpec, Workers
 __all__ = [
     "Augment",
     "Batching",
+    "ColourJitter",
     "Images",
     "LabelSpec",
     "LoadedSpec",

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TypeVar
 
@@ -27,6 +27,7 @@ from labelmill.images.augment import training_pixels
 from labelmill.images.transform import Preprocessing, evaluation_pixels
 from labelmill.spec import TrainSpec
 from labelmill.storage import read_pictures
+from labelmill.train.resolution import training_side_px
 
 __all__ = ["Batch", "Feed", "Share", "check_unreadable"]
 
@@ -93,8 +94,10 @@ class Feed:
     def training_batches(self, epoch: int) -> Iterator[Batch]:
         """`num_steps` full batches of this worker's share, in a new order and augmented anew for each epoch."""
         wanted = self.num_steps * self._share.size
+        side_px = training_side_px(self._spec, self._preprocessing.image_size_px, epoch)
+        preprocessing = replace(self._preprocessing, image_size_px=side_px)
         decoded = self._decoded(
-            self._train, self._endless(epoch), lambda data, index: self._augmented(data, epoch, index)
+            self._train, self._endless(epoch), lambda data, index: self._augmented(data, preprocessing, epoch, index)
         )
         batches = _batches(decoded, self._train.targets, self._share.size, wanted)
         return _ahead(batches, _NUM_BATCHES_AHEAD)
@@ -169,16 +172,10 @@ class Feed:
     def _example(self) -> str:
         return f": {next(iter(self.unreadable.values()))}" if self.unreadable else "."
 
-    def _augmented(self, data: bytes, epoch: int, index: int) -> NDArray[np.uint8]:
+    def _augmented(self, data: bytes, preprocessing: Preprocessing, epoch: int, index: int) -> NDArray[np.uint8]:
         spec = self._spec
-        return training_pixels(
-            data,
-            self._preprocessing,
-            flip=spec.augment.flip,
-            crop_scale=spec.augment.crop_scale,
-            rng=np.random.default_rng([spec.optimize.seed, epoch, self._share.start, index]),
-            max_pixels=spec.max_pixels,
-        )
+        rng = np.random.default_rng([spec.optimize.seed, epoch, self._share.start, index])
+        return training_pixels(data, preprocessing, spec.augment, rng=rng, max_pixels=spec.max_pixels)
 
     def _plain(self, data: bytes) -> NDArray[np.uint8]:
         return evaluation_pixels(data, self._preprocessing, max_pixels=self._spec.max_pixels)[0]

@@ -16,6 +16,7 @@ from labelmill.metrics import evaluate
 from labelmill.train.feed import Batch, Feed, check_unreadable
 from labelmill.train.job import Job
 from labelmill.train.losses import confidences, loss_sum
+from labelmill.train.mixing import mixed
 from labelmill.train.progress import METRIC_BY_TASK, Epoch
 from labelmill.train.schedule import learning_rate
 from labelmill.train.state import State
@@ -63,6 +64,7 @@ def train_epoch(job: Job, model: nn.Module, state: State, feed: Feed, team: Team
         for group in state.optimizer.param_groups:
             group["lr"] = rates[-1]
         pixels, targets = to_device(batch, state.progress.preprocessing, team.device)
+        pixels, targets = mixed(pixels, targets, job.spec.augment, (job.spec.optimize.seed, number, step, team.rank))
         with precision(team.device):
             logits = model(pixels)
         # DDP averages over the workers, whose parts of a batch may differ by a picture: hence not a plain mean.
