@@ -47,7 +47,8 @@ def _saturation(factor: float) -> NDArray[np.float64]:
 
 def _hue(turn: float) -> NDArray[np.float64]:
     cosine, sine = math.cos(2 * math.pi * turn), math.sin(2 * math.pi * turn)
-    return _FROM_YIQ @ np.array([[1, 0, 0], [0, cosine, -sine], [0, sine, cosine]]) @ _TO_YIQ
+    # By a positive turn red becomes yellow and green, as in HSV.
+    return _FROM_YIQ @ np.array([[1, 0, 0], [0, cosine, sine], [0, -sine, cosine]]) @ _TO_YIQ
 
 
 def _mean(pixels_hwc: NDArray[np.uint8]) -> NDArray[np.float64]:
