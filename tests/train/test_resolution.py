@@ -40,8 +40,9 @@ def test_without_start_size_every_epoch_is_whole(tmp_path):
 
 def test_training_pictures_grow_and_validation_pictures_do_not(tmp_path):
     spec = growing(tmp_path)
-    job, state, feed = started(spec)
-    check_sides(job.spec, state.network, 32, CPU)
+    course, state = started(spec)
+    feed = course.feed
+    check_sides(spec, state.network, 32, CPU)
     assert [next(feed.training_batches(epoch))[0].shape[1:3] for epoch in (1, 2, 4)] == [(16, 16), (24, 24), (32, 32)]
     assert next(feed.validation_batches())[0].shape[1:3] == (32, 32)
 

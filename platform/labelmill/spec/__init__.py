@@ -4,8 +4,9 @@ from labelmill.spec.augment import Augment, ColourJitter
 from labelmill.spec.data import Split, TrainData
 from labelmill.spec.label import Images, LabelSpec, Prices
 from labelmill.spec.load import LoadedSpec, load_spec
+from labelmill.spec.loss import Loss
 from labelmill.spec.network import TrainModel, architectures
-from labelmill.spec.optimize import Optimize
+from labelmill.spec.optimize import Optimize, optimizers
 from labelmill.spec.pattern import pattern_regex
 from labelmill.spec.schema import json_schema
 from labelmill.spec.serve import Batching, ServeSpec
@@ -18,6 +19,7 @@ __all__ = [
     "Images",
     "LabelSpec",
     "LoadedSpec",
+    "Loss",
     "Optimize",
     "Prices",
     "Range",
@@ -30,5 +32,6 @@ __all__ = [
     "architectures",
     "json_schema",
     "load_spec",
+    "optimizers",
     "pattern_regex",
 ]
