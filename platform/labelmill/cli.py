@@ -136,21 +136,36 @@ def check_command(
     path: SpecPath,
     overrides: Overrides = None,
     offline: Annotated[bool, typer.Option("--offline", help="Only read the spec; reach for nothing.")] = False,
+    preview: Annotated[
+        Path | None,
+        typer.Option("--preview", metavar="FILE.html", help="Write a sheet of pictures as training would see them."),
+    ] = None,
 ) -> None:
     """Is a spec valid, and can everything it names be reached?
 
     Exits with 0 when all is well, 1 when something cannot be reached, 2 when the spec is not valid.
 
-    Example: labelmill check jobs/label.yaml --set images=s3://bucket/inbox
+    Example: labelmill check jobs/train.yaml --preview sheet.html --set augment.preset=medium
     """
     from labelmill.spec import load_spec
 
     loaded = load_spec(path, overrides or ())
     summary = f"valid, {loaded.spec.kind} {loaded.spec.name}"
     if offline:
+        if preview is not None:
+            raise typer.BadParameter("--preview reads pictures: leave out --offline")
         _print_findings([("spec", path, True, summary)], width=len(path))
         return
     _check_places(loaded, path, summary)
+    if preview is not None:
+        _preview(loaded, preview)
+
+
+def _preview(loaded: "LoadedSpec", path: Path) -> None:
+    from labelmill.train.preview import write_preview
+
+    num_pictures = write_preview(loaded, path)
+    _print_findings([("preview", str(path), True, f"{num_pictures} pictures as training sees them")], width=0)
 
 
 def _check_places(loaded: "LoadedSpec", path: str, summary: str) -> None:

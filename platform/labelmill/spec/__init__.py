@@ -1,7 +1,7 @@
 """What a user writes: one YAML or JSON file describes one run."""
 
 from labelmill.spec.adapt import Adapt
-from labelmill.spec.augment import Augment
+from labelmill.spec.augment import Augment, ColourJitter
 from labelmill.spec.catalogue import Architecture, architecture_table, architectures, find_architectures
 from labelmill.spec.data import Split, TrainData
 from labelmill.spec.few_shot import FewShot
@@ -22,6 +22,7 @@ __all__ = [
     "Augment",
     "Average",
     "Batching",
+    "ColourJitter",
     "Distill",
     "Ensemble",
     "FewShot",

@@ -109,6 +109,12 @@ class TrainSpec(Part):
     max_pixels: MaxPixels = 200_000_000
 
     @model_validator(mode="after")
+    def _pictures_grow_in_time(self) -> Self:
+        if self.augment.start_size < 1 and self.optimize.epochs < 2:
+            raise conflict("augment.start_size", "expected 1 where optimize.epochs is 1: the last epoch has full size")
+        return self
+
+    @model_validator(mode="after")
     def _positive_fits_the_task(self) -> Self:
         positive, by_folders = self.data.positive, self.data.labels == "folders"
         if positive is not None and self.task != "binary":

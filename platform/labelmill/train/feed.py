@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count, islice
 from typing import TypeVar
 
@@ -29,6 +29,7 @@ from labelmill.images.transform import Preprocessing, evaluation_pixels
 from labelmill.spec import TrainSpec
 from labelmill.storage import read_pictures
 from labelmill.train.balance import draw
+from labelmill.train.resolution import training_side_px
 
 __all__ = ["Batch", "Feed", "Share", "check_unreadable"]
 
@@ -118,10 +119,12 @@ class Feed:
         """
         skipped = first_step * self._share.size
         wanted = self.num_steps * self._share.size - skipped
+        side_px = training_side_px(self._spec, self._preprocessing.image_size_px, epoch)
+        preprocessing = replace(self._preprocessing, image_size_px=side_px)
         decoded = self._decoded(
             self._train,
             islice(self._endless(epoch), skipped, None),
-            lambda data, place: self._augmented(data, epoch, skipped + place),
+            lambda data, place: self._augmented(data, preprocessing, epoch, skipped + place),
         )
         batches = _batches(decoded, self._train.targets, self._share.size, wanted)
         return _ahead(batches, _NUM_BATCHES_AHEAD)
@@ -196,16 +199,10 @@ class Feed:
     def _example(self) -> str:
         return f": {next(iter(self.unreadable.values()))}" if self.unreadable else "."
 
-    def _augmented(self, data: bytes, epoch: int, place: int) -> NDArray[np.uint8]:
+    def _augmented(self, data: bytes, preprocessing: Preprocessing, epoch: int, place: int) -> NDArray[np.uint8]:
         spec = self._spec
-        return training_pixels(
-            data,
-            self._preprocessing,
-            flip=spec.augment.flip,
-            crop_scale=spec.augment.crop_scale,
-            rng=np.random.default_rng([spec.optimize.seed, epoch, self._share.start, place]),
-            max_pixels=spec.max_pixels,
-        )
+        rng = np.random.default_rng([spec.optimize.seed, epoch, self._share.start, place])
+        return training_pixels(data, preprocessing, spec.augment, rng=rng, max_pixels=spec.max_pixels)
 
     def _plain(self, data: bytes) -> NDArray[np.uint8]:
         return evaluation_pixels(data, self._preprocessing, max_pixels=self._spec.max_pixels)[0]

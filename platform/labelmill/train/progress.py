@@ -33,7 +33,8 @@ class Epoch:
     """One pass over the training pictures. `curve` samples (step, loss, learning rate) within it.
 
     `metric` and `validation_loss` are those of the validation pictures, the latter by the same objective as `loss`;
-    `training_metric` is that of the last few thousand pictures of the pass, augmented and as they were answered then.
+    `training_metric` is that of the last few thousand pictures of the pass, augmented and as they were answered then;
+    of a mixed picture the labels of its larger part count.
     """
 
     number: int

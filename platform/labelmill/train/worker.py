@@ -18,6 +18,7 @@ from labelmill.train.job import Job
 from labelmill.train.loop import Course, train
 from labelmill.train.losses import build_objective
 from labelmill.train.progress import RunFolder
+from labelmill.train.resolution import check_sides
 from labelmill.train.state import State, keep_state, start_state
 from labelmill.train.team import Team
 
@@ -37,6 +38,7 @@ def run_worker(config: dict[str, Any]) -> None:
     num_cores = _num_cores() // context.get_local_world_size()
     torch.set_num_threads(max(1, num_cores))
     state = start_state(job, team)
+    check_sides(job.spec, state.network, state.progress.preprocessing.image_size_px, team.device)
     folder = RunFolder(job.run_uri)
 
     def keep(state: State) -> None:
