@@ -1,7 +1,7 @@
 """What a user writes: one YAML or JSON file describes one run."""
 
 from labelmill.spec.augment import Augment
-from labelmill.spec.data import Split, TrainData
+from labelmill.spec.data import ExtraData, Split, TrainData
 from labelmill.spec.label import Images, LabelSpec, Prices
 from labelmill.spec.load import LoadedSpec, load_spec
 from labelmill.spec.network import TrainModel, architectures
@@ -14,6 +14,7 @@ from labelmill.spec.train import Range, TrainSpec, Workers
 __all__ = [
     "Augment",
     "Batching",
+    "ExtraData",
     "Images",
     "LabelSpec",
     "LoadedSpec",
