@@ -20,7 +20,17 @@ from labelmill.dataset.labels_file import FURTHER_COLUMNS
 from labelmill.errors import DataError, LabelmillError, NotFoundError, StorageError
 from labelmill.label.inventory import open_inventory
 from labelmill.model.registry import Registry
-from labelmill.spec import ExtraData, Images, LabelSpec, ServeSpec, TrainData, TrainSpec
+from labelmill.spec import (
+    EvaluateData,
+    EvaluateSpec,
+    ExtraData,
+    Images,
+    LabelSpec,
+    ServeSpec,
+    Spec,
+    TrainData,
+    TrainSpec,
+)
 from labelmill.storage import Store, open_store
 
 __all__ = ["TIMEOUT_S", "Finding", "check"]
@@ -47,7 +57,7 @@ class _Question:
     ask: Callable[[], str]
 
 
-def check(spec: TrainSpec | LabelSpec | ServeSpec) -> Iterator[Finding]:
+def check(spec: Spec) -> Iterator[Finding]:
     """Reach out to every place that `spec` names; the findings come in the order of the spec's fields.
 
     Nothing is written but one throw-away object in an object store that the run would write to. A thread whose question
@@ -60,7 +70,7 @@ def check(spec: TrainSpec | LabelSpec | ServeSpec) -> Iterator[Finding]:
         yield _finding(question, answer, deadline)
 
 
-def _questions(spec: TrainSpec | LabelSpec | ServeSpec) -> list[_Question]:
+def _questions(spec: Spec) -> list[_Question]:
     match spec:
         case TrainSpec():
             return [
@@ -77,6 +87,12 @@ def _questions(spec: TrainSpec | LabelSpec | ServeSpec) -> list[_Question]:
             return [
                 *_registry_and_models(spec.registry, spec.references),
                 _Question("images", _place(spec.images), lambda: _inventory(spec.images)),
+                _Question("output", spec.output, lambda: _writable(spec.output)),
+            ]
+        case EvaluateSpec():
+            return [
+                *_registry_and_models(spec.registry, [spec.model]),
+                *_pictures("images", "labels", spec.data),
                 _Question("output", spec.output, lambda: _writable(spec.output)),
             ]
         case ServeSpec():
@@ -141,7 +157,7 @@ def _model(registry: str, reference: str) -> str:
     return f"{bundle.reference}, {bundle.task}, {count} {'label' if count == 1 else 'labels'}"
 
 
-def _pictures(images: str, labels: str, data: TrainData | ExtraData) -> list[_Question]:
+def _pictures(images: str, labels: str, data: TrainData | ExtraData | EvaluateData) -> list[_Question]:
     return [
         _Question(images, data.images, partial(_images, data.images)),
         _Question(labels, data.labels, partial(_labels, data.images, data.labels)),

@@ -2,18 +2,22 @@
 
 from labelmill.spec.augment import Augment
 from labelmill.spec.data import ExtraData, Split, TrainData
+from labelmill.spec.evaluate import EvaluateData, EvaluateSpec
 from labelmill.spec.label import Images, LabelSpec, Prices
-from labelmill.spec.load import LoadedSpec, load_spec
+from labelmill.spec.load import LoadedSpec, Spec, load_spec
 from labelmill.spec.network import TrainModel, architectures
 from labelmill.spec.optimize import Optimize
 from labelmill.spec.pattern import pattern_regex
 from labelmill.spec.schema import json_schema
 from labelmill.spec.serve import Batching, ServeSpec
+from labelmill.spec.thresholds import ThresholdRule, ThresholdRules
 from labelmill.spec.train import Range, TrainSpec, Workers
 
 __all__ = [
     "Augment",
     "Batching",
+    "EvaluateData",
+    "EvaluateSpec",
     "ExtraData",
     "Images",
     "LabelSpec",
@@ -22,7 +26,10 @@ __all__ = [
     "Prices",
     "Range",
     "ServeSpec",
+    "Spec",
     "Split",
+    "ThresholdRule",
+    "ThresholdRules",
     "TrainData",
     "TrainModel",
     "TrainSpec",

@@ -19,7 +19,7 @@ from labelmill.train.feed import check_unreadable
 from labelmill.train.job import Job
 from labelmill.train.progress import RunFolder
 from labelmill.train.promotion import Promotion, decide_promotion
-from labelmill.train.publication import publish
+from labelmill.train.publication import check_threshold_labels, publish
 from labelmill.train.report import REPORT_NAME
 
 __all__ = ["TrainResult", "run", "run_digest"]
@@ -66,6 +66,7 @@ def run(loaded: LoadedSpec) -> TrainResult:
         raise SpecError(f"{loaded.path}: expected kind: train, got {spec.kind!r}")
     registry = Registry(spec.registry)
     training_set = load_training_set(spec)
+    check_threshold_labels(spec, training_set.labels)
     digest = run_digest(loaded.source, training_set.fingerprint)
     folder = RunFolder(f"{registry.uri}/{spec.name}/runs/{digest[:16]}")
     bundle = _published(registry, spec.name, digest)
@@ -76,8 +77,8 @@ def run(loaded: LoadedSpec) -> TrainResult:
         findings = inspect(spec, training_set)
         check_unreadable(spec, findings.unreadable, training_set.num_pictures)
         with tempfile.TemporaryDirectory(prefix="labelmill-draft-") as draft:
-            candidate = make_candidate(job, training_set, Path(draft))
-            bundle = publish(loaded, registry, training_set, findings, candidate, Path(draft), digest)
+            candidate = make_candidate(job, training_set, Path(draft)).knowing(findings)
+            bundle = publish(loaded, registry, training_set, candidate, Path(draft), digest)
     promotion = decide_promotion(spec, registry, bundle, training_set.measured)
     if promotion.promoted:
         registry.promote(bundle.reference, reason=promotion.reason)
