@@ -18,8 +18,8 @@ __all__ = ["COLOURS_PX", "THUMBNAIL_PX", "colours", "perceptual_hashes", "thumbn
 THUMBNAIL_PX = 32
 COLOURS_PX = 4
 _LOWEST = 8
-# A wave of a quarter of a level: less is rounding and compression, which would set the bits of smooth pictures by chance
-# (measured on such: 24 bits between a picture and its JPEG at quality 50 without this, 2 with it).
+# A wave of a quarter of a level: less is rounding and compression, which would set the bits of smooth pictures by
+# chance (measured on such: 24 bits between a picture and its JPEG at quality 50 without this, 2 with it).
 _NOISE = 64.0
 _GRAY = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601
 

@@ -5,8 +5,9 @@ from labelmill.spec.data import ExtraData, Split, TrainData
 from labelmill.spec.evaluate import EvaluateData, EvaluateSpec
 from labelmill.spec.label import Images, LabelSpec, Prices
 from labelmill.spec.load import LoadedSpec, Spec, load_spec
+from labelmill.spec.loss import Loss
 from labelmill.spec.network import TrainModel, architectures
-from labelmill.spec.optimize import Optimize
+from labelmill.spec.optimize import Optimize, optimizers
 from labelmill.spec.pattern import pattern_regex
 from labelmill.spec.schema import json_schema
 from labelmill.spec.serve import Batching, ServeSpec
@@ -22,6 +23,7 @@ __all__ = [
     "Images",
     "LabelSpec",
     "LoadedSpec",
+    "Loss",
     "Optimize",
     "Prices",
     "Range",
@@ -37,5 +39,6 @@ __all__ = [
     "architectures",
     "json_schema",
     "load_spec",
+    "optimizers",
     "pattern_regex",
 ]

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import islice
+from itertools import count, islice
 from typing import TypeVar
 
 import numpy as np
@@ -90,11 +90,16 @@ class Feed:
         self._kept: dict[str, bytes] = {}
         self._room_bytes = cache_size_bytes
 
-    def training_batches(self, epoch: int) -> Iterator[Batch]:
-        """`num_steps` full batches of this worker's share, in a new order and augmented anew for each epoch."""
-        wanted = self.num_steps * self._share.size
+    def training_batches(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
+        """`num_steps` full batches of this worker's share, in a new order and augmented anew for each epoch; those
+        before `first_step` are left out.
+        """
+        skipped = first_step * self._share.size
+        wanted = self.num_steps * self._share.size - skipped
         decoded = self._decoded(
-            self._train, self._endless(epoch), lambda data, index: self._augmented(data, epoch, index)
+            self._train,
+            islice(self._endless(epoch), skipped, None),
+            lambda data, place: self._augmented(data, epoch, skipped + place),
         )
         batches = _batches(decoded, self._train.targets, self._share.size, wanted)
         return _ahead(batches, _NUM_BATCHES_AHEAD)
@@ -102,7 +107,7 @@ class Feed:
     def validation_batches(self) -> Iterator[Batch]:
         """This worker's validation pictures once, as they are labelled later; what cannot be read is left out."""
         order = iter(range(len(self._validation)))
-        decoded = self._decoded(self._validation, order, lambda data, index: self._plain(data))
+        decoded = self._decoded(self._validation, order, lambda data, place: self._plain(data))
         batches = _batches(decoded, self._validation.targets, _VALIDATION_BATCH_SIZE, len(self._validation))
         return _ahead(batches, _NUM_BATCHES_AHEAD)
 
@@ -121,20 +126,21 @@ class Feed:
     def _decoded(
         self, examples: Examples, order: Iterator[int], decode: Callable[[bytes, int], NDArray[np.uint8]]
     ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-        """(index, pixels) of the pictures that can be read; the others are noted."""
+        """(index, pixels) of the pictures that can be read; the others are noted. `decode` gets a place in `order`."""
+        places = count()
 
-        def attempt(item: tuple[int, bytes | StorageError]) -> NDArray[np.uint8] | LabelmillError:
-            index, data = item
+        def attempt(item: tuple[int, bytes | StorageError], place: int) -> NDArray[np.uint8] | LabelmillError:
+            _, data = item
             if isinstance(data, StorageError):
                 return data
             try:
-                return decode(data, index)
+                return decode(data, place)
             except ImageError as exc:
                 return exc
 
         with ThreadPoolExecutor(self._num_threads, thread_name_prefix="decode") as pool:
             for fetched in _ahead(self._fetched(examples, order), 2):
-                for (index, _), pixels in zip(fetched, pool.map(attempt, fetched), strict=True):
+                for (index, _), pixels in zip(fetched, pool.map(attempt, fetched, places), strict=True):
                     if isinstance(pixels, LabelmillError):
                         self._note(examples.uris[index].as_py(), pixels)
                     else:
@@ -167,14 +173,14 @@ class Feed:
     def _example(self) -> str:
         return f": {next(iter(self.unreadable.values()))}" if self.unreadable else "."
 
-    def _augmented(self, data: bytes, epoch: int, index: int) -> NDArray[np.uint8]:
+    def _augmented(self, data: bytes, epoch: int, place: int) -> NDArray[np.uint8]:
         spec = self._spec
         return training_pixels(
             data,
             self._preprocessing,
             flip=spec.augment.flip,
             crop_scale=spec.augment.crop_scale,
-            rng=np.random.default_rng([spec.optimize.seed, epoch, self._share.start, index]),
+            rng=np.random.default_rng([spec.optimize.seed, epoch, self._share.start, place]),
             max_pixels=spec.max_pixels,
         )
 
