@@ -28,7 +28,6 @@ from labelmill.images.augment import training_pixels
 from labelmill.images.transform import Preprocessing, evaluation_pixels
 from labelmill.spec import TrainSpec
 from labelmill.storage import read_pictures
-from labelmill.train.balance import draw
 from labelmill.train.resolution import training_side_px
 
 __all__ = ["Batch", "Feed", "Share", "check_unreadable"]
@@ -80,7 +79,6 @@ class Feed:
         num_pictures: int,
         num_threads: int,
         cache_size_bytes: int,
-        drawing_weights: NDArray[np.float64] | None = None,
     ) -> None:
         self.num_steps = num_steps
         self.unreadable: dict[str, str] = {}
@@ -92,7 +90,6 @@ class Feed:
         self.num_pictures = num_pictures
         self.batch_size = share.batch_size
         self._num_threads = num_threads
-        self._drawing_weights = drawing_weights  # how often each training picture is drawn against others
         self._kept: dict[str, bytes] = {}
         self._room_bytes = cache_size_bytes
 
@@ -138,9 +135,8 @@ class Feed:
 
     def _endless(self, epoch: int) -> Iterator[int]:
         """An order of this worker's pictures, again and again: full batches may want a few more than it owns."""
-        rng = np.random.default_rng([self._spec.optimize.seed, epoch, self._share.start])
-        weights, uris = self._drawing_weights, self._train.uris
-        order = rng.permutation(len(self._train)) if weights is None else draw(weights, rng)
+        order = self._train.order(np.random.default_rng([self._spec.optimize.seed, epoch, self._share.start]))
+        uris = self._train.uris
         while True:
             good = [index for index in order.tolist() if uris[index].as_py() not in self.unreadable]
             if not good:

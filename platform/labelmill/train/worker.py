@@ -11,7 +11,7 @@ import ray.train.torch
 import torch
 
 from labelmill.dataset import Examples
-from labelmill.train.balance import drawing_weights
+from labelmill.train.balance import oversampled
 from labelmill.train.distill import taught
 from labelmill.train.feed import Feed, Share
 from labelmill.train.job import Job
@@ -57,18 +57,16 @@ def _feed(
     optimize = job.spec.optimize
     batch_size = min(optimize.batch_size, len(train))
     share = Share.of(team.rank, team.size, batch_size)
-    owned = share.of_pictures(len(train), optimize.seed)
     return Feed(
         job.spec,
         state.progress.preprocessing,
-        train.take(owned),
+        oversampled(train, optimize.oversample).take(share.of_pictures(len(train), optimize.seed)),
         validation.take(torch.arange(team.rank, len(validation), team.size).numpy()),
         share=share,
-        num_steps=-(-len(train) // batch_size),
+        num_steps=-(-train.num_draws // batch_size),
         num_pictures=len(train) + len(validation),
         # With a GPU the cores are there to decode; without one the network wants them, and one thread keeps ahead.
         num_threads=max(2, num_cores) if team.device.type == "cuda" else 1,
-        drawing_weights=drawing_weights(train.targets, optimize.oversample)[owned] if optimize.oversample else None,
         cache_size_bytes=min(_MAX_CACHE_BYTES, psutil.virtual_memory().available // (4 * num_neighbours)),
     )
 
