@@ -9,12 +9,15 @@ from labelmill.spec.optimize import Optimize
 from labelmill.spec.pattern import pattern_regex
 from labelmill.spec.schema import json_schema
 from labelmill.spec.serve import Batching, ServeSpec
+from labelmill.spec.tracking import Tracking
 from labelmill.spec.train import Range, TrainSpec, Workers
+from labelmill.spec.tune import Interval, Tune, trial_specs
 
 __all__ = [
     "Augment",
     "Batching",
     "Images",
+    "Interval",
     "LabelSpec",
     "LoadedSpec",
     "Optimize",
@@ -22,12 +25,15 @@ __all__ = [
     "Range",
     "ServeSpec",
     "Split",
+    "Tracking",
     "TrainData",
     "TrainModel",
     "TrainSpec",
+    "Tune",
     "Workers",
     "architectures",
     "json_schema",
     "load_spec",
     "pattern_regex",
+    "trial_specs",
 ]

@@ -9,6 +9,8 @@ from labelmill.spec.data import TrainData
 from labelmill.spec.network import TrainModel
 from labelmill.spec.optimize import Optimize
 from labelmill.spec.parts import Fraction, MaxPixels, Name, Number, Part, RegistryUri, Whole, conflict
+from labelmill.spec.tracking import Tracking
+from labelmill.spec.tune import Tune, check_trials
 
 __all__ = ["Range", "TrainSpec", "Workers"]
 
@@ -36,9 +38,16 @@ class Workers(Part):
     count: Annotated[
         Annotated[Whole, Field(ge=1), Tag("<number>")] | Annotated[Range, Tag("<range>")],
         Discriminator(_count_or_range),
-    ] = Field(description="A number, or {min: 1, max: 8}: elastic.")
+    ] = Field(
+        description="A number, or {min: 1, max: 8}: elastic. With tune: how many trials train at once, each on one."
+    )
     cpus: Number = Field(default=1, gt=0, description="CPU cores that each worker reserves.")
     gpus: Number = Field(default=0, ge=0, description="GPUs that each worker reserves.")
+    checkpoint_every_s: Number = Field(
+        default=300,
+        gt=0,
+        description="Within an epoch, seconds between checkpoints: what a lost worker or a killed run costs at most.",
+    )
 
 
 class TrainSpec(Part):
@@ -57,7 +66,9 @@ class TrainSpec(Part):
     model: TrainModel
     augment: Augment = Augment()
     optimize: Optimize = Optimize()
+    tune: Tune | None = Field(default=None, description="Search for better values; the best trial is published.")
     workers: Workers = Workers(count=1)
+    tracking: Tracking = Tracking()
     promote: Literal["never", "always", "when_better"] = Field(
         default="when_better", description="When the alias `current` moves to the new version."
     )
@@ -74,4 +85,12 @@ class TrainSpec(Part):
         if positive is None and self.task == "binary" and by_folders:
             message = "required with task binary and labels from folders: name the folder that means yes"
             raise conflict("data.positive", message)
+        return self
+
+    @model_validator(mode="after")
+    def _every_trial_is_a_spec(self) -> Self:
+        if self.tune is not None:
+            if self.approach != "fine_tune":
+                raise conflict("tune", f"only approach fine_tune can be searched, and approach is {self.approach}")
+            check_trials(self)
         return self
