@@ -9,6 +9,7 @@ from labelmill.dataset import TrainingSet, load_training_set
 from labelmill.spec import TrainSpec
 from labelmill.train.feed import Feed, Share
 from labelmill.train.job import Job
+from labelmill.train.progress import Epoch
 from labelmill.train.state import State, start_state
 from labelmill.train.team import Team
 from train.shapes import write_labels, write_shapes
@@ -65,3 +66,17 @@ def started(spec: TrainSpec) -> tuple[Job, State, Feed]:
     job, training_set = job_of(spec)
     state = start_state(job, ALONE)
     return job, state, feed_of(job, training_set, state)
+
+
+def epoch_record(number: int, curve: tuple[tuple[int, float, float], ...]) -> Epoch:
+    """What is on record of an epoch, as far as curves show it."""
+    return Epoch(
+        number=number,
+        loss=curve[-1][1],
+        metric=0.5,
+        learning_rate=curve[-1][2],
+        pictures_per_s=100.0,
+        num_workers=1,
+        curve=curve,
+        ended_at_s=1e9 + number,
+    )

@@ -47,6 +47,7 @@ def train(job: Job, state: State, feed: Feed, team: Team, keep: Callable[[State]
             learning_rate=rates[-1],
             pictures_per_s=len(losses) * feed.batch_size / elapsed_s,
             num_workers=team.size,
+            ended_at_s=time.time(),
             curve=_curve(losses, rates),
         )
         state.progress = state.progress.after(epoch, unreadable)

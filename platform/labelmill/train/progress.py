@@ -23,12 +23,14 @@ METRIC_BY_TASK: Mapping[str, str] = {"binary": "map", "multi_label": "map", "mul
 
 _PROGRESS = "progress.json"
 _FORMAT = 1
+_CHECKPOINT = ".safetensors"
 _NUM_UNREADABLE_KEPT = 1000
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """One pass over the training pictures. `curve` samples (step, loss, learning rate) within it."""
+    """One pass over the training pictures. `curve` samples (step, loss, learning rate) within it; `ended_at_s` is a
+    Unix time."""
 
     number: int
     loss: float
@@ -37,6 +39,7 @@ class Epoch:
     pictures_per_s: float
     num_workers: int
     curve: tuple[tuple[int, float, float], ...]
+    ended_at_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -104,7 +107,7 @@ class RunFolder:
         self._store.write(_PROGRESS, json.dumps(progress.to_json()).encode())
         kept = {_PROGRESS, _weights_key(last), _optimizer_key(last), _weights_key(best)}
         for key in list(self._store.keys()):
-            if key not in kept:
+            if key.endswith(_CHECKPOINT) and key not in kept:
                 self._store.delete(key)
 
     def download_weights(self, epoch: int, path: Path) -> None:
@@ -129,8 +132,8 @@ class RunFolder:
 
 
 def _weights_key(epoch: int) -> str:
-    return f"weights-{epoch:04d}.safetensors"
+    return f"weights-{epoch:04d}{_CHECKPOINT}"
 
 
 def _optimizer_key(epoch: int) -> str:
-    return f"optimizer-{epoch:04d}.safetensors"
+    return f"optimizer-{epoch:04d}{_CHECKPOINT}"

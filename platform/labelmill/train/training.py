@@ -20,13 +20,15 @@ from labelmill.train.progress import RunFolder
 from labelmill.train.promotion import Promotion, decide_promotion
 from labelmill.train.publication import publish
 from labelmill.train.report import REPORT_NAME
+from labelmill.train.tensorboard import write_events
+from labelmill.train.tracking import tracked
 
 __all__ = ["TrainResult", "run", "run_digest"]
 
 logger = logging.getLogger(__name__)
 
 # What decides where and how fast a run goes, or what happens after it, but not what comes out.
-_NOT_IN_DIGEST = ("workers", "promote")
+_NOT_IN_DIGEST = ("workers", "promote", "tracking")
 
 
 @dataclass(frozen=True)
@@ -70,11 +72,15 @@ def run(loaded: LoadedSpec) -> TrainResult:
     bundle = _published(registry, spec.name, digest)
     if bundle is not None and not folder.exists():
         return TrainResult(bundle, None)
-    if bundle is None:
-        job = Job(_with_absolute_addresses(spec, registry), training_set.labels, folder.uri)
-        with tempfile.TemporaryDirectory(prefix="labelmill-draft-") as draft:
-            candidate = make_candidate(job, training_set, Path(draft))
-            bundle = publish(loaded, registry, training_set, candidate, Path(draft), digest)
+    job = Job(_with_absolute_addresses(spec, registry), training_set.labels, folder.uri, _decisive(loaded.source))
+    with tracked(job) as tracking:
+        if bundle is None:
+            with tempfile.TemporaryDirectory(prefix="labelmill-draft-") as draft:
+                candidate = make_candidate(job, training_set, Path(draft))
+                if candidate.progress is not None:
+                    write_events(spec, candidate.progress, Path(draft))
+                bundle = publish(loaded, registry, training_set, candidate, Path(draft), digest)
+        tracking.finish(bundle)
     promotion = decide_promotion(spec, registry, bundle, training_set.measured)
     if promotion.promoted:
         registry.promote(bundle.reference, reason=promotion.reason)
@@ -84,8 +90,11 @@ def run(loaded: LoadedSpec) -> TrainResult:
 
 def run_digest(source: Mapping[str, Any], fingerprint: str) -> str:
     """The identity of a run: sha256 of the spec as written and of the data."""
-    decisive = {key: value for key, value in source.items() if key not in _NOT_IN_DIGEST}
-    return hashlib.sha256(json.dumps([decisive, fingerprint], sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([_decisive(source), fingerprint], sort_keys=True).encode()).hexdigest()
+
+
+def _decisive(source: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in source.items() if key not in _NOT_IN_DIGEST}
 
 
 def _published(registry: Registry, name: str, digest: str) -> Bundle | None:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections.abc import Callable
 from typing import Any
 
 import psutil
@@ -18,7 +19,7 @@ from labelmill.train.progress import RunFolder
 from labelmill.train.state import State, keep_state, start_state
 from labelmill.train.team import Team
 
-__all__ = ["run_worker"]
+__all__ = ["run_worker", "take_part"]
 
 logger = logging.getLogger(__name__)
 
@@ -28,12 +29,8 @@ _MAX_CACHE_BYTES = 8 * 2**30
 def run_worker(config: dict[str, Any]) -> None:
     """Train as one of the workers; `config` holds the job and a reference to the training and validation examples."""
     job: Job = config["job"]
-    train_examples, validation_examples = ray.get(config["examples"])
     context = ray.train.get_context()
     team = Team(context.get_world_rank(), context.get_world_size(), ray.train.torch.get_device())
-    num_cores = _num_cores() // context.get_local_world_size()
-    torch.set_num_threads(max(1, num_cores))
-    state = start_state(job, team)
     folder = RunFolder(job.run_uri)
 
     def keep(state: State) -> None:
@@ -41,8 +38,20 @@ def run_worker(config: dict[str, Any]) -> None:
             keep_state(state, folder)
         ray.train.report({"epoch": state.progress.num_epochs})  # the others wait here until the state is safe
 
-    feed = _feed(job, state, team, train_examples, validation_examples, num_cores, context.get_local_world_size())
-    train(job, state, feed, team, keep)
+    take_part(job, team, ray.get(config["examples"]), context.get_local_world_size(), keep)
+
+
+def take_part(
+    job: Job, team: Team, examples: tuple[Examples, Examples], num_neighbours: int, keep: Callable[[State], None]
+) -> None:
+    """Train with the team on this worker's share of the training and validation examples.
+
+    `num_neighbours` workers share this node, this one counted.
+    """
+    num_cores = _num_cores() // num_neighbours
+    torch.set_num_threads(max(1, num_cores))
+    state = start_state(job, team)
+    train(job, state, _feed(job, state, team, *examples, num_cores, num_neighbours), team, keep)
 
 
 def _feed(
