@@ -59,7 +59,7 @@ def test_a_resumed_run_has_one_file_with_every_point_once_over_the_steps_of_the_
     found = curves((folder / EVENTS_NAME).read_bytes())
     assert found["training/loss"] == [(10, 1.0), (20, 0.5), (30, 0.5), (40, 0.25), (50, 0.333333), (60, 0.166667)]
     assert [step for step, _ in found["validation/map"]] == [20, 40, 60]
-    assert found.keys() >= {"training/learning_rate", "speed/pictures_per_s"}
+    assert found.keys() >= {"training/learning_rate", "validation/loss", "speed/pictures_per_s"}
 
 
 def test_the_bundle_gets_the_curves_of_the_whole_run(job: Job, tmp_path: Path):

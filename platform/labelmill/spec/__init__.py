@@ -4,8 +4,9 @@ from labelmill.spec.augment import Augment
 from labelmill.spec.data import Split, TrainData
 from labelmill.spec.label import Images, LabelSpec, Prices
 from labelmill.spec.load import LoadedSpec, load_spec
+from labelmill.spec.loss import Loss
 from labelmill.spec.network import TrainModel, architectures
-from labelmill.spec.optimize import Optimize
+from labelmill.spec.optimize import Optimize, optimizers
 from labelmill.spec.pattern import pattern_regex
 from labelmill.spec.schema import json_schema
 from labelmill.spec.serve import Batching, ServeSpec
@@ -20,6 +21,7 @@ __all__ = [
     "Interval",
     "LabelSpec",
     "LoadedSpec",
+    "Loss",
     "Optimize",
     "Prices",
     "Range",
@@ -34,6 +36,7 @@ __all__ = [
     "architectures",
     "json_schema",
     "load_spec",
+    "optimizers",
     "pattern_regex",
     "trial_specs",
 ]

@@ -34,8 +34,6 @@ EXPECTED = {
     "expected": "{what}",
 }
 
-_TAGS = ("<list>", "<mapping>", "<number>", "<prefix>", "<range>")
-
 
 def describe(errors: list[ErrorDetails], source: Source, filled: Substitution, model: type[BaseModel]) -> list[str]:
     """One line for each mistake: where it was written, the field, what was expected, what came, and a near miss."""
@@ -66,8 +64,8 @@ def _rank(location: Location, order: list[Location]) -> int:
 
 def _one(error: ErrorDetails, filled: Substitution, model: type[BaseModel]) -> tuple[Location, str]:
     steps = error["loc"]
-    # The tag of the union that it is, which nobody wrote.
-    location = tuple(step for step in steps if step not in _TAGS)
+    # A tag such as <range> says which of several forms it is: nobody wrote it.
+    location = tuple(step for step in steps if not str(step).startswith("<"))
     context = error.get("ctx", {})
     kind = error["type"]
     if kind == "conflict":

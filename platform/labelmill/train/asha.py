@@ -14,6 +14,7 @@ from labelmill.dataset import Examples
 from labelmill.errors import LabelmillError
 from labelmill.spec import Range, TrainSpec
 from labelmill.train.job import Job
+from labelmill.train.pause import Pauses
 from labelmill.train.progress import Epoch, RunFolder
 from labelmill.train.state import State, keep_state
 from labelmill.train.team import Team
@@ -111,13 +112,16 @@ def _run_trial(
     if config["number"] in ended:
         return
     team = Team(0, 1, torch.device("cuda" if job.spec.workers.gpus else "cpu"))
+    pauses = Pauses(team, job.spec.workers.checkpoint_every_s)
 
     def keep(state: State) -> None:
         keep_state(state, folder)
-        _report(state.progress.epochs[-1])
+        pauses.kept()
+        if not state.progress.step:
+            _report(state.progress.epochs[-1])
 
     try:
-        take_part(job, team, examples, _num_neighbours(job.spec, at_once), keep)
+        take_part(job, team, examples, _num_neighbours(job.spec, at_once), keep, pauses.is_due)
     except LabelmillError as exc:  # a learning rate at which training diverges is an answer, too
         reached = folder.progress()
         tune.report({"epoch": reached.num_epochs if reached else 0, "metric": 0.0, "failure": str(exc)})

@@ -35,5 +35,12 @@ def _points(spec: TrainSpec, epoch: Epoch, steps_before: int) -> Iterator[Point]
         step = steps_before + step_in_epoch
         yield Point("training/loss", step, loss, epoch.ended_at_s)
         yield Point("training/learning_rate", step, rate, epoch.ended_at_s)
-    yield Point(f"validation/{METRIC_BY_TASK[spec.task]}", step, epoch.metric, epoch.ended_at_s)
-    yield Point("speed/pictures_per_s", step, epoch.pictures_per_s, epoch.ended_at_s)
+    metric = METRIC_BY_TASK[spec.task]
+    at_the_end = {
+        f"training/{metric}": epoch.training_metric,
+        f"validation/{metric}": epoch.metric,
+        "validation/loss": epoch.validation_loss,
+        "speed/pictures_per_s": epoch.pictures_per_s,
+    }
+    for name, value in at_the_end.items():
+        yield Point(name, step, value, epoch.ended_at_s)

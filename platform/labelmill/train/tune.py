@@ -17,6 +17,7 @@ from labelmill.errors import ClusterError, DataError, LabelmillError, NotFoundEr
 from labelmill.model.bundle import WEIGHTS_NAME
 from labelmill.spec import trial_specs
 from labelmill.storage import open_store
+from labelmill.train.balance import check_weighted_labels
 from labelmill.train.candidate import Candidate
 from labelmill.train.job import Job
 from labelmill.train.progress import METRIC_BY_TASK, Progress, RunFolder
@@ -50,11 +51,12 @@ def make(job: Job, training_set: TrainingSet, draft: Path) -> Candidate:
 
     DataError: no trial could be trained. ClusterError: Ray does not start, or has not what the workers ask for.
     """
+    check_weighted_labels(job.spec.optimize.loss, job.labels)
     trials = _trials(job)
     search = _Search(job, trials)
     if len(search.outcomes) < len(trials):
         search.run(training_set)
-    progress = {trial.number: found for trial in trials if (found := trial.progress()) is not None}
+    progress = {trial.number: found for trial in trials if (found := trial.progress()) and found.epochs}
     if not progress:
         raise DataError(f"none of {len(trials)} trials could be trained; the first: {search.outcomes[1]}")
     best = max(progress, key=lambda number: (progress[number].best.metric, -number))
@@ -150,15 +152,17 @@ def _table(
     assert job.spec.tune is not None
     rows = []
     for trial in trials:
-        epochs = progress[trial.number].epochs if trial.number in progress else ()
+        found = progress.get(trial.number)
+        epochs = found.epochs if found else ()
+        finished = found is not None and found.is_finished(trial.job.spec.optimize)
         rows.append(
             {
                 "number": trial.number,
                 "values": dict(trial.values),
                 "epochs": len(epochs),
-                "metric": progress[trial.number].best.metric if epochs else None,
+                "metric": found.best.metric if found and epochs else None,
                 "curve": [epoch.metric for epoch in epochs],
-                "stopped_early": len(epochs) < trial.job.spec.optimize.epochs and not outcomes.get(trial.number),
+                "stopped_early": not finished and not outcomes.get(trial.number),
                 "failure": outcomes.get(trial.number),
             }
         )

@@ -12,9 +12,12 @@ import ray.train.torch
 import torch
 
 from labelmill.dataset import Examples
+from labelmill.train.balance import drawing_weights
 from labelmill.train.feed import Feed, Share
 from labelmill.train.job import Job
-from labelmill.train.loop import train
+from labelmill.train.loop import Course, train
+from labelmill.train.losses import build_objective
+from labelmill.train.pause import Pauses
 from labelmill.train.progress import RunFolder
 from labelmill.train.state import State, keep_state, start_state
 from labelmill.train.team import Team
@@ -32,43 +35,54 @@ def run_worker(config: dict[str, Any]) -> None:
     context = ray.train.get_context()
     team = Team(context.get_world_rank(), context.get_world_size(), ray.train.torch.get_device())
     folder = RunFolder(job.run_uri)
+    pauses = Pauses(team, job.spec.workers.checkpoint_every_s)
 
     def keep(state: State) -> None:
         if team.rank == 0:
             keep_state(state, folder)
         ray.train.report({"epoch": state.progress.num_epochs})  # the others wait here until the state is safe
+        pauses.kept()
 
-    take_part(job, team, ray.get(config["examples"]), context.get_local_world_size(), keep)
+    take_part(job, team, ray.get(config["examples"]), context.get_local_world_size(), keep, pauses.is_due)
 
 
 def take_part(
-    job: Job, team: Team, examples: tuple[Examples, Examples], num_neighbours: int, keep: Callable[[State], None]
+    job: Job,
+    team: Team,
+    examples: tuple[Examples, Examples],
+    num_neighbours: int,
+    keep: Callable[[State], None],
+    is_due: Callable[[], bool],
 ) -> None:
     """Train with the team on this worker's share of the training and validation examples.
 
-    `num_neighbours` workers share this node, this one counted.
+    `num_neighbours` workers share this node, this one counted. `keep` and `is_due` as in `loop.train`.
     """
     num_cores = _num_cores() // num_neighbours
     torch.set_num_threads(max(1, num_cores))
     state = start_state(job, team)
-    train(job, state, _feed(job, state, team, *examples, num_cores, num_neighbours), team, keep)
+    feed = _feed(job, state, team, *examples, num_cores, num_neighbours)
+    train(Course(job, feed, team, build_objective(job, examples[0].targets, team.device)), state, keep, is_due=is_due)
 
 
 def _feed(
     job: Job, state: State, team: Team, train: Examples, validation: Examples, num_cores: int, num_neighbours: int
 ) -> Feed:
-    batch_size = min(job.spec.optimize.batch_size, len(train))
+    optimize = job.spec.optimize
+    batch_size = min(optimize.batch_size, len(train))
     share = Share.of(team.rank, team.size, batch_size)
+    owned = share.of_pictures(len(train), optimize.seed)
     return Feed(
         job.spec,
         state.progress.preprocessing,
-        train.take(share.of_pictures(len(train), job.spec.optimize.seed)),
+        train.take(owned),
         validation.take(torch.arange(team.rank, len(validation), team.size).numpy()),
         share=share,
         num_steps=-(-len(train) // batch_size),
         num_pictures=len(train) + len(validation),
         # With a GPU the cores are there to decode; without one the network wants them, and one thread keeps ahead.
         num_threads=max(2, num_cores) if team.device.type == "cuda" else 1,
+        drawing_weights=drawing_weights(train.targets, optimize.oversample)[owned] if optimize.oversample else None,
         cache_size_bytes=min(_MAX_CACHE_BYTES, psutil.virtual_memory().available // (4 * num_neighbours)),
     )
 
