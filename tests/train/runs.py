@@ -61,6 +61,7 @@ def feed_of(job: Job, training_set: TrainingSet, preprocessing: Preprocessing, r
         training_set.train.take(owned),
         training_set.validation.take(np.arange(rank, len(training_set.validation), size)),
         share=share,
+        rows=share.rows(len(training_set.train)),
         num_steps=-(-len(training_set.train) // batch_size),
         num_pictures=len(training_set.train) + len(training_set.validation),
         num_threads=1,

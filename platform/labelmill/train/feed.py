@@ -11,11 +11,11 @@ numpy let go of the interpreter while they work.
 
 import queue
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import count, islice
+from itertools import count, islice, pairwise
 from typing import TypeVar
 
 import numpy as np
@@ -61,6 +61,11 @@ class Share:
         order = np.random.default_rng([seed, num_pictures]).permutation(num_pictures)
         return order[num_pictures * self.start // self.batch_size : num_pictures * self.stop // self.batch_size]
 
+    def rows(self, num_pictures: int) -> list[range]:
+        """Where, among the pictures that this worker owns, those of each row of its batches stand."""
+        ends = [num_pictures * row // self.batch_size for row in range(self.start, self.stop + 1)]
+        return [range(start - ends[0], stop - ends[0]) for start, stop in pairwise(ends)]
+
 
 class Feed:
     """Batches for one worker. `unreadable` says what was skipped so far, and why."""
@@ -73,6 +78,7 @@ class Feed:
         validation: Examples,
         *,
         share: Share,
+        rows: Sequence[range],
         num_steps: int,
         num_pictures: int,
         num_threads: int,
@@ -86,6 +92,7 @@ class Feed:
         self._train = train
         self._validation = validation
         self._share = share
+        self._rows = rows
         self.num_pictures = num_pictures
         self.batch_size = share.batch_size
         self._num_threads = num_threads
@@ -116,9 +123,7 @@ class Feed:
 
     def _endless(self, epoch: int) -> Iterator[int]:
         """An order of this worker's pictures, again and again: full batches may want a few more than it owns."""
-        rng = np.random.default_rng([self._spec.optimize.seed, epoch, self._share.start])
-        weights, uris = self._drawing_weights, self._train.uris
-        order = rng.permutation(len(self._train)) if weights is None else draw(weights, rng)
+        order, uris = self._order(epoch), self._train.uris
         while True:
             good = [index for index in order.tolist() if uris[index].as_py() not in self.unreadable]
             if not good:
@@ -126,6 +131,21 @@ class Feed:
                     f"none of {len(self._train)} training pictures of this worker can be read{self._example()}"
                 )
             yield from good
+
+    def _order(self, epoch: int) -> NDArray[np.int64]:
+        """The pictures of an epoch, batch after batch.
+
+        Each row of a batch has pictures of its own, mixed by themselves. So the batches are the same however many
+        workers share them, and an epoch that other workers go on with shows no picture twice and leaves none out.
+        """
+        seed, first = self._spec.optimize.seed, self._share.start
+        if self._drawing_weights is not None:
+            return draw(self._drawing_weights, np.random.default_rng([seed, epoch, first]))
+        mixed = [
+            row.start + np.random.default_rng([seed, epoch, number]).permutation(len(row))
+            for number, row in enumerate(self._rows, first)
+        ]
+        return np.stack([np.resize(row, self.num_steps) for row in mixed], axis=1).ravel()
 
     def _decoded(
         self, examples: Examples, order: Iterator[int], decode: Callable[[bytes, int], NDArray[np.uint8]]
@@ -179,12 +199,13 @@ class Feed:
 
     def _augmented(self, data: bytes, epoch: int, place: int) -> NDArray[np.uint8]:
         spec = self._spec
+        step, row = divmod(place, self._share.size)
         return training_pixels(
             data,
             self._preprocessing,
             flip=spec.augment.flip,
             crop_scale=spec.augment.crop_scale,
-            rng=np.random.default_rng([spec.optimize.seed, epoch, self._share.start, place]),
+            rng=np.random.default_rng([spec.optimize.seed, epoch, step, self._share.start + row]),
             max_pixels=spec.max_pixels,
         )
 

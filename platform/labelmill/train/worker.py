@@ -78,6 +78,7 @@ def _feed(
         train.take(owned),
         validation.take(torch.arange(team.rank, len(validation), team.size).numpy()),
         share=share,
+        rows=share.rows(len(train)),
         num_steps=-(-len(train) // batch_size),
         num_pictures=len(train) + len(validation),
         # With a GPU the cores are there to decode; without one the network wants them, and one thread keeps ahead.
