@@ -24,6 +24,7 @@ _APPROACHES = {
     "ensemble": "labelmill.train.ensemble",
     "average": "labelmill.train.average",
 }
+_SEARCH = "labelmill.train.tune"
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ class Candidate:
 
 
 def make_candidate(job: Job, training_set: TrainingSet, draft: Path) -> Candidate:
-    """Make the network by the approach that the spec names: the module's function `make`."""
-    make: Callable[[Job, TrainingSet, Path], Candidate] = import_module(_APPROACHES[job.spec.approach]).make
+    """Make the network by the approach that the spec names, or search for the best: the module's function `make`."""
+    module = _APPROACHES[job.spec.approach] if job.spec.tune is None else _SEARCH
+    make: Callable[[Job, TrainingSet, Path], Candidate] = import_module(module).make
     return make(job, training_set, draft)
