@@ -58,7 +58,7 @@ def page(tmp_path: Path, *, split: str = "test", epochs: int = 3, metrics: dict 
         | (metrics or {}),
     )
     curve = ((5, 0.7, 1e-3), (10, 0.5, 5e-4))
-    records = tuple(Epoch(number, 0.6, 0.9, 5e-4, 100.0, 2, curve) for number in range(1, epochs + 1))
+    records = tuple(Epoch(number, 0.6, 0.9, 5e-4, 100.0, 2, curve, 0.7, 0.8) for number in range(1, epochs + 1))
     html = report_html("shapes", draft, Progress(Preprocessing(32), records))
     parsed = Page()
     parsed.feed(html)
