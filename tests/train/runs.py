@@ -54,7 +54,7 @@ def feed_of(job: Job, training_set: TrainingSet, state: State, rank: int = 0, si
         training_set.train.take(share.of_pictures(len(training_set.train), job.spec.optimize.seed)),
         training_set.validation.take(np.arange(rank, len(training_set.validation), size)),
         share=share,
-        num_steps=-(-len(training_set.train) // batch_size),
+        num_steps=-(-training_set.train.num_draws // batch_size),
         num_pictures=len(training_set.train) + len(training_set.validation),
         num_threads=1,
         cache_size_bytes=10**8,

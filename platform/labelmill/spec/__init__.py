@@ -1,7 +1,7 @@
 """What a user writes: one YAML or JSON file describes one run."""
 
 from labelmill.spec.augment import Augment
-from labelmill.spec.data import Split, TrainData
+from labelmill.spec.data import ExtraData, Split, TrainData
 from labelmill.spec.evaluate import EvaluateData, EvaluateSpec
 from labelmill.spec.label import Images, LabelSpec, Prices
 from labelmill.spec.load import LoadedSpec, Spec, load_spec
@@ -18,6 +18,7 @@ __all__ = [
     "Batching",
     "EvaluateData",
     "EvaluateSpec",
+    "ExtraData",
     "Images",
     "LabelSpec",
     "LoadedSpec",

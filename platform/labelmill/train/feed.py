@@ -108,9 +108,7 @@ class Feed:
 
     def _endless(self, epoch: int) -> Iterator[int]:
         """An order of this worker's pictures, again and again: full batches may want a few more than it owns."""
-        order = np.random.default_rng([self._spec.optimize.seed, epoch, self._share.start]).permutation(
-            len(self._train)
-        )
+        order = self._train.order(np.random.default_rng([self._spec.optimize.seed, epoch, self._share.start]))
         uris = self._train.uris
         while True:
             good = [index for index in order.tolist() if uris[index].as_py() not in self.unreadable]
