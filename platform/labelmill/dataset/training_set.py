@@ -27,17 +27,23 @@ _NUM_OFFENDERS_SHOWN = 5
 
 @dataclass(frozen=True)
 class Examples:
-    """Pictures with their targets: uris [N], etags [N], and 0 or 1 for each label, uint8 [N, L]."""
+    """Pictures with their targets: uris [N], etags [N], and 0 or 1 for each label, uint8 [N, L].
+
+    `slices` [N] are what the labels file says in its column slice, "" for none.
+    """
 
     uris: pa.Array
     etags: pa.Array
     targets: NDArray[np.uint8]
+    slices: pa.Array | None = None
 
     def __len__(self) -> int:
         return len(self.uris)
 
     def take(self, indices: NDArray[np.int64]) -> "Examples":
-        return Examples(self.uris.take(pa.array(indices)), self.etags.take(pa.array(indices)), self.targets[indices])
+        rows = pa.array(indices)
+        slices = None if self.slices is None else self.slices.take(rows)
+        return Examples(self.uris.take(rows), self.etags.take(rows), self.targets[indices], slices)
 
 
 @dataclass(frozen=True)

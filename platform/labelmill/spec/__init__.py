@@ -9,6 +9,7 @@ from labelmill.spec.optimize import Optimize
 from labelmill.spec.pattern import pattern_regex
 from labelmill.spec.schema import json_schema
 from labelmill.spec.serve import Batching, ServeSpec
+from labelmill.spec.thresholds import ThresholdRule, ThresholdRules
 from labelmill.spec.train import Range, TrainSpec, Workers
 
 __all__ = [
@@ -22,6 +23,8 @@ __all__ = [
     "Range",
     "ServeSpec",
     "Split",
+    "ThresholdRule",
+    "ThresholdRules",
     "TrainData",
     "TrainModel",
     "TrainSpec",

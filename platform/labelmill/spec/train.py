@@ -8,7 +8,18 @@ from labelmill.spec.augment import Augment
 from labelmill.spec.data import TrainData
 from labelmill.spec.network import TrainModel
 from labelmill.spec.optimize import Optimize
-from labelmill.spec.parts import Fraction, MaxPixels, Name, Number, Part, RegistryUri, Whole, conflict
+from labelmill.spec.parts import (
+    Fraction,
+    MaxPixels,
+    Name,
+    Number,
+    Part,
+    RegistryUri,
+    RobustnessPictures,
+    Whole,
+    conflict,
+)
+from labelmill.spec.thresholds import ThresholdRules
 
 __all__ = ["Range", "TrainSpec", "Workers"]
 
@@ -58,6 +69,13 @@ class TrainSpec(Part):
     augment: Augment = Augment()
     optimize: Optimize = Optimize()
     workers: Workers = Workers(count=1)
+    calibration: Literal["auto", "none", "temperature", "per_label"] = Field(
+        default="auto",
+        description="How confidences are made to mean what they say, by the validation pictures: by one temperature, "
+        "or per_label by a slope and an intercept each; auto is temperature for multi_class, else per_label.",
+    )
+    thresholds: ThresholdRules = ThresholdRules()
+    robustness_pictures: RobustnessPictures = 0
     promote: Literal["never", "always", "when_better"] = Field(
         default="when_better", description="When the alias `current` moves to the new version."
     )
@@ -65,6 +83,15 @@ class TrainSpec(Part):
         default=0.05, description="Share of pictures that may be missing or damaged; above it the run stops."
     )
     max_pixels: MaxPixels = 200_000_000
+
+    @model_validator(mode="after")
+    def _decisions_fit_the_task(self) -> Self:
+        if self.task == "multi_class" and self.thresholds != ThresholdRules():
+            raise conflict("thresholds", "task multi_class gives each picture its top label, whatever the thresholds")
+        if self.task == "multi_class" and self.calibration == "per_label":
+            message = "task multi_class has confidences that sum to one: write temperature, or leave it out"
+            raise conflict("calibration", message)
+        return self
 
     @model_validator(mode="after")
     def _positive_fits_the_task(self) -> Self:

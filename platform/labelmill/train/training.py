@@ -18,7 +18,7 @@ from labelmill.train.candidate import make_candidate
 from labelmill.train.job import Job
 from labelmill.train.progress import RunFolder
 from labelmill.train.promotion import Promotion, decide_promotion
-from labelmill.train.publication import publish
+from labelmill.train.publication import check_threshold_labels, publish
 from labelmill.train.report import REPORT_NAME
 
 __all__ = ["TrainResult", "run", "run_digest"]
@@ -65,6 +65,7 @@ def run(loaded: LoadedSpec) -> TrainResult:
         raise SpecError(f"{loaded.path}: expected kind: train, got {spec.kind!r}")
     registry = Registry(spec.registry)
     training_set = load_training_set(spec)
+    check_threshold_labels(spec, training_set.labels)
     digest = run_digest(loaded.source, training_set.fingerprint)
     folder = RunFolder(f"{registry.uri}/{spec.name}/runs/{digest[:16]}")
     bundle = _published(registry, spec.name, digest)
