@@ -1,59 +1,16 @@
 """The answers that were most sure and wrong, as pictures, with where the network looked."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from html import escape
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from labelmill.errors import ImageError
-from labelmill.images.decode import MAX_PIXELS
-from labelmill.images.transform import evaluation_pixels
-from labelmill.model.bundle import Bundle
-from labelmill.model.explain import Explainer, Explanation
+from labelmill.evaluate.report.pictures import Looked
 from labelmill.page.document import Section
 from labelmill.page.pictures import heat_image, jpeg_image
-from labelmill.storage import read_pictures
 
-__all__ = ["Looked", "look_at_mistakes", "mistake_section"]
+__all__ = ["mistake_section"]
 
-_SIDE_PX = 168
 _MOST_LABELS = 3
-
-
-@dataclass(frozen=True)
-class Looked:
-    """A mistake with what the network saw of its picture, [168, 168, 3], and where in it the label was seen."""
-
-    mistake: Mapping[str, Any]
-    pixels_hwc: NDArray[np.uint8]
-    explanation: Explanation
-
-
-def look_at_mistakes(
-    bundle: Bundle, mistakes: Sequence[Mapping[str, Any]], *, max_pixels: int = MAX_PIXELS
-) -> list[Looked]:
-    """Read the pictures of an evaluation's mistakes again and explain them; one that has gone is passed over.
-
-    BundleError: the bundle is damaged.
-    """
-    if not mistakes:
-        return []
-    explainer = Explainer(bundle, max_pixels=max_pixels)
-    shown = replace(bundle.preprocessing, image_size_px=_SIDE_PX)
-    found = []
-    read = read_pictures([(mistake["uri"], None) for mistake in mistakes])
-    for mistake, data in zip(mistakes, read, strict=True):
-        if not isinstance(data, bytes):
-            continue
-        try:
-            pixels_hwc, _, _ = evaluation_pixels(data, shown, max_pixels=max_pixels)
-            found.append(Looked(mistake, pixels_hwc, explainer.explain(data, mistake["label"])))
-        except ImageError:
-            continue  # it was read a moment ago, and is being replaced
-    return found
 
 
 def mistake_section(looked: Sequence[Looked]) -> Section | None:

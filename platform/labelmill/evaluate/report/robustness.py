@@ -20,7 +20,7 @@ def robustness_section(evaluation: Mapping[str, Any]) -> Section | None:
     name = HEADLINES[evaluation["task"]]
     clean = found["clean"][name]
     curves = [
-        Curve([(0.0, clean), *((step["severity"], step[name]) for step in found[kind])], colour)
+        Curve([(0.0, clean), *((step["strength"], step[name]) for step in found[kind])], colour)
         for kind, colour in _COLOURS.items()
         if clean is not None and all(step[name] is not None for step in found[kind])
     ]
