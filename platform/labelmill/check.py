@@ -19,7 +19,7 @@ from pyarrow import parquet
 from labelmill.errors import DataError, LabelmillError, NotFoundError, StorageError
 from labelmill.label.inventory import open_inventory
 from labelmill.model.registry import Registry
-from labelmill.spec import Images, LabelSpec, ServeSpec, TrainSpec
+from labelmill.spec import EvaluateSpec, Images, LabelSpec, ServeSpec, Spec, TrainSpec
 from labelmill.storage import Store, open_store
 
 __all__ = ["TIMEOUT_S", "Finding", "check"]
@@ -46,7 +46,7 @@ class _Question:
     ask: Callable[[], str]
 
 
-def check(spec: TrainSpec | LabelSpec | ServeSpec) -> Iterator[Finding]:
+def check(spec: Spec) -> Iterator[Finding]:
     """Reach out to every place that `spec` names; the findings come in the order of the spec's fields.
 
     Nothing is written but one throw-away object in an object store that the run would write to. A thread whose question
@@ -59,7 +59,7 @@ def check(spec: TrainSpec | LabelSpec | ServeSpec) -> Iterator[Finding]:
         yield _finding(question, answer, deadline)
 
 
-def _questions(spec: TrainSpec | LabelSpec | ServeSpec) -> list[_Question]:
+def _questions(spec: Spec) -> list[_Question]:
     match spec:
         case TrainSpec():
             return [
@@ -72,6 +72,13 @@ def _questions(spec: TrainSpec | LabelSpec | ServeSpec) -> list[_Question]:
             return [
                 *_registry_and_models(spec.registry, spec.references),
                 _Question("images", _place(spec.images), lambda: _inventory(spec.images)),
+                _Question("output", spec.output, lambda: _writable(spec.output)),
+            ]
+        case EvaluateSpec():
+            return [
+                *_registry_and_models(spec.registry, [spec.model]),
+                _Question("images", spec.data.images, lambda: _images(spec.data.images)),
+                _Question("labels", spec.data.labels, lambda: _labels(spec.data.images, spec.data.labels)),
                 _Question("output", spec.output, lambda: _writable(spec.output)),
             ]
         case ServeSpec():

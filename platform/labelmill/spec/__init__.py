@@ -2,8 +2,9 @@
 
 from labelmill.spec.augment import Augment
 from labelmill.spec.data import Split, TrainData
+from labelmill.spec.evaluate import EvaluateData, EvaluateSpec
 from labelmill.spec.label import Images, LabelSpec, Prices
-from labelmill.spec.load import LoadedSpec, load_spec
+from labelmill.spec.load import LoadedSpec, Spec, load_spec
 from labelmill.spec.network import TrainModel, architectures
 from labelmill.spec.optimize import Optimize
 from labelmill.spec.pattern import pattern_regex
@@ -15,6 +16,8 @@ from labelmill.spec.train import Range, TrainSpec, Workers
 __all__ = [
     "Augment",
     "Batching",
+    "EvaluateData",
+    "EvaluateSpec",
     "Images",
     "LabelSpec",
     "LoadedSpec",
@@ -22,6 +25,7 @@ __all__ = [
     "Prices",
     "Range",
     "ServeSpec",
+    "Spec",
     "Split",
     "ThresholdRule",
     "ThresholdRules",

@@ -7,7 +7,7 @@ from pydantic import AfterValidator, Field, model_validator
 from labelmill.spec.nearest import listing, nearest
 from labelmill.spec.parts import Fraction, Part, Seed, Uri, expected
 
-__all__ = ["Split", "TrainData"]
+__all__ = ["LabelsAddress", "Split", "TrainData"]
 
 LABEL_FILES = (".csv", ".jsonl", ".parquet")
 
