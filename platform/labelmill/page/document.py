@@ -3,11 +3,22 @@
 import base64
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from html import escape
 from importlib.resources import files
 
-__all__ = ["document", "figures", "table", "tiles"]
+__all__ = ["Section", "document", "figures", "folded", "sections", "table", "tiles"]
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of a long page: `anchor` is its address there, `title` what the list of contents says. Both, and `body`,
+    are markup already."""
+
+    anchor: str
+    title: str
+    body: str
 
 
 def document(title: str, body: Sequence[str]) -> str:
@@ -30,6 +41,18 @@ def document(title: str, body: Sequence[str]) -> str:
 @cache
 def _style() -> str:
     return files("labelmill.page").joinpath("page.css").read_text("utf-8")
+
+
+def sections(parts: Sequence[Section]) -> str:
+    """The parts one after the other, and before them where each is to be found."""
+    links = "".join(f'<a href="#{part.anchor}">{part.title}</a>' for part in parts)
+    bodies = "".join(f'<section id="{part.anchor}"><h2>{part.title}</h2>{part.body}</section>' for part in parts)
+    return f"<nav>{links}</nav>{bodies}"
+
+
+def folded(summary: str, body: str) -> str:
+    """What is shown when somebody asks for it. Both are markup already."""
+    return f"<details><summary>{summary}</summary>{body}</details>"
 
 
 def tiles(cells: Sequence[tuple[str, str]]) -> str:
