@@ -6,9 +6,13 @@ import numpy as np
 import torch
 
 from labelmill.dataset import TrainingSet, load_training_set
+from labelmill.images.transform import Preprocessing
 from labelmill.spec import TrainSpec
+from labelmill.train.balance import drawing_weights
 from labelmill.train.feed import Feed, Share
 from labelmill.train.job import Job
+from labelmill.train.loop import Course
+from labelmill.train.losses import build_objective
 from labelmill.train.state import State, start_state
 from labelmill.train.team import Team
 from train.shapes import write_labels, write_shapes
@@ -45,23 +49,30 @@ def job_of(spec: TrainSpec) -> tuple[Job, TrainingSet]:
     return Job(spec, training_set.labels, f"{spec.registry}/{spec.name}/runs/one"), training_set
 
 
-def feed_of(job: Job, training_set: TrainingSet, state: State, rank: int = 0, size: int = 1) -> Feed:
+def feed_of(job: Job, training_set: TrainingSet, preprocessing: Preprocessing, rank: int = 0, size: int = 1) -> Feed:
     batch_size = min(job.spec.optimize.batch_size, len(training_set.train))
     share = Share.of(rank, size, batch_size)
+    owned = share.of_pictures(len(training_set.train), job.spec.optimize.seed)
+    oversample = job.spec.optimize.oversample
     return Feed(
         job.spec,
-        state.progress.preprocessing,
-        training_set.train.take(share.of_pictures(len(training_set.train), job.spec.optimize.seed)),
+        preprocessing,
+        training_set.train.take(owned),
         training_set.validation.take(np.arange(rank, len(training_set.validation), size)),
         share=share,
         num_steps=-(-len(training_set.train) // batch_size),
         num_pictures=len(training_set.train) + len(training_set.validation),
         num_threads=1,
+        drawing_weights=drawing_weights(training_set.train.targets, oversample)[owned] if oversample else None,
         cache_size_bytes=10**8,
     )
 
 
-def started(spec: TrainSpec) -> tuple[Job, State, Feed]:
+def course_of(job: Job, training_set: TrainingSet, feed: Feed, team: Team = ALONE) -> Course:
+    return Course(job, feed, team, build_objective(job, training_set.train.targets, team.device))
+
+
+def started(spec: TrainSpec) -> tuple[Course, State]:
     job, training_set = job_of(spec)
     state = start_state(job, ALONE)
-    return job, state, feed_of(job, training_set, state)
+    return course_of(job, training_set, feed_of(job, training_set, state.progress.preprocessing)), state

@@ -9,15 +9,12 @@ from labelmill.images.transform import Preprocessing
 from labelmill.spec import TrainSpec
 from labelmill.train import feed as feed_module
 from labelmill.train.feed import Feed, Share
-from labelmill.train.progress import Progress
-from labelmill.train.state import State
 from train.runs import feed_of, job_of, shapes_spec
 
 
 def make_feed(spec: TrainSpec) -> Feed:
     job, training_set = job_of(spec)
-    state = State(None, None, Progress(Preprocessing(32)))  # type: ignore[arg-type]  # a feed asks for the preprocessing alone
-    return feed_of(job, training_set, state)
+    return feed_of(job, training_set, Preprocessing(32))
 
 
 def optimize(batch_size: int) -> dict[str, object]:
@@ -48,6 +45,20 @@ def test_the_same_epoch_is_the_same_again_and_another_one_is_not(tmp_path: Path)
     first, again, other = (next(feed.training_batches(epoch))[0] for epoch in (1, 1, 2))
     assert (first == again).all()
     assert (first != other).any()
+
+
+def test_an_epoch_goes_on_from_any_step_with_the_very_batches_it_would_have_had(tmp_path: Path):
+    feed = make_feed(shapes_spec(tmp_path, **optimize(6)))
+    whole, rest = list(feed.training_batches(1)), list(feed.training_batches(1, 4))
+    assert len(rest) == 3
+    for (pixels, targets), (again, targets_again) in zip(whole[4:], rest, strict=True):
+        assert (pixels == again).all() and (targets == targets_again).all()
+
+
+def test_a_picture_that_is_drawn_twice_in_an_epoch_is_augmented_anew(tmp_path: Path):
+    spec = shapes_spec(tmp_path, 40, optimize={"batch_size": 7, "oversample": 1.0})
+    pixels = np.concatenate([pixels for pixels, _ in make_feed(spec).training_batches(1)])
+    assert len(np.unique(pixels, axis=0)) == len(pixels)
 
 
 @pytest.mark.parametrize(("num_workers", "batch_size"), [(2, 8), (3, 8), (4, 5)])

@@ -4,9 +4,14 @@ from labelmill.spec.augment import Augment
 from labelmill.spec.data import Split, TrainData
 from labelmill.spec.evaluate import EvaluateData, EvaluateSpec
 from labelmill.spec.label import Images, LabelSpec, Prices
+<<<<<<< HEAD
 from labelmill.spec.load import LoadedSpec, Spec, load_spec
+=======
+from labelmill.spec.load import LoadedSpec, load_spec
+from labelmill.spec.loss import Loss
+>>>>>>> learning
 from labelmill.spec.network import TrainModel, architectures
-from labelmill.spec.optimize import Optimize
+from labelmill.spec.optimize import Optimize, optimizers
 from labelmill.spec.pattern import pattern_regex
 from labelmill.spec.schema import json_schema
 from labelmill.spec.serve import Batching, ServeSpec
@@ -21,6 +26,7 @@ __all__ = [
     "Images",
     "LabelSpec",
     "LoadedSpec",
+    "Loss",
     "Optimize",
     "Prices",
     "Range",
@@ -36,5 +42,6 @@ __all__ = [
     "architectures",
     "json_schema",
     "load_spec",
+    "optimizers",
     "pattern_regex",
 ]

@@ -64,10 +64,8 @@ def _rank(location: Location, order: list[Location]) -> int:
 
 def _one(error: ErrorDetails, filled: Substitution, model: type[BaseModel]) -> tuple[Location, str]:
     steps = error["loc"]
-    # Below these stands the tag of the union that it is, which nobody wrote.
-    location = tuple(
-        step for before, step in zip(("", *steps), steps, strict=False) if before not in ("count", "images")
-    )
+    # A tag such as <range> says which of several forms it is: nobody wrote it.
+    location = tuple(step for step in steps if not str(step).startswith("<"))
     context = error.get("ctx", {})
     kind = error["type"]
     if kind == "conflict":

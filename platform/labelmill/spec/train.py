@@ -102,3 +102,24 @@ class TrainSpec(Part):
             message = "required with task binary and labels from folders: name the folder that means yes"
             raise conflict("data.positive", message)
         return self
+
+    @model_validator(mode="after")
+    def _loss_fits_the_task(self) -> Self:
+        loss = self.optimize.loss
+        if loss.name == "asymmetric" and self.task == "multi_class":
+            message = "is for labels that stand each alone, and task is multi_class: take cross_entropy or focal"
+            raise conflict("optimize.loss.name", f"asymmetric {message}")
+        if loss.positive_weights != "none" and self.task == "multi_class":
+            message = "no label is absent on its own with task multi_class: take class_weights"
+            raise conflict("optimize.loss.positive_weights", message)
+        if loss.class_weights != "none" and self.task == "binary":
+            message = "there is one label with task binary: take positive_weights"
+            raise conflict("optimize.loss.class_weights", message)
+        return self
+
+    @model_validator(mode="after")
+    def _freezes_what_was_learnt(self) -> Self:
+        if self.optimize.freeze != "none" and self.model.weights == "scratch":
+            message = f"{self.optimize.freeze} keeps what a network knows, and model.weights is scratch"
+            raise conflict("optimize.freeze", message)
+        return self

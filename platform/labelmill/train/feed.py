@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import islice
+from itertools import count, islice
 from typing import TypeVar
 
 import numpy as np
@@ -27,6 +27,7 @@ from labelmill.images.augment import training_pixels
 from labelmill.images.transform import Preprocessing, evaluation_pixels
 from labelmill.spec import TrainSpec
 from labelmill.storage import read_pictures
+from labelmill.train.balance import draw
 
 __all__ = ["Batch", "Feed", "Share", "check_unreadable"]
 
@@ -76,6 +77,7 @@ class Feed:
         num_pictures: int,
         num_threads: int,
         cache_size_bytes: int,
+        drawing_weights: NDArray[np.float64] | None = None,
     ) -> None:
         self.num_steps = num_steps
         self.unreadable: dict[str, str] = {}
@@ -87,14 +89,20 @@ class Feed:
         self.num_pictures = num_pictures
         self.batch_size = share.batch_size
         self._num_threads = num_threads
+        self._drawing_weights = drawing_weights  # how often each training picture is drawn against others
         self._kept: dict[str, bytes] = {}
         self._room_bytes = cache_size_bytes
 
-    def training_batches(self, epoch: int) -> Iterator[Batch]:
-        """`num_steps` full batches of this worker's share, in a new order and augmented anew for each epoch."""
-        wanted = self.num_steps * self._share.size
+    def training_batches(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
+        """`num_steps` full batches of this worker's share, in a new order and augmented anew for each epoch; those
+        before `first_step` are left out.
+        """
+        skipped = first_step * self._share.size
+        wanted = self.num_steps * self._share.size - skipped
         decoded = self._decoded(
-            self._train, self._endless(epoch), lambda data, index: self._augmented(data, epoch, index)
+            self._train,
+            islice(self._endless(epoch), skipped, None),
+            lambda data, place: self._augmented(data, epoch, skipped + place),
         )
         batches = _batches(decoded, self._train.targets, self._share.size, wanted)
         return _ahead(batches, _NUM_BATCHES_AHEAD)
@@ -102,16 +110,15 @@ class Feed:
     def validation_batches(self) -> Iterator[Batch]:
         """This worker's validation pictures once, as they are labelled later; what cannot be read is left out."""
         order = iter(range(len(self._validation)))
-        decoded = self._decoded(self._validation, order, lambda data, index: self._plain(data))
+        decoded = self._decoded(self._validation, order, lambda data, place: self._plain(data))
         batches = _batches(decoded, self._validation.targets, _VALIDATION_BATCH_SIZE, len(self._validation))
         return _ahead(batches, _NUM_BATCHES_AHEAD)
 
     def _endless(self, epoch: int) -> Iterator[int]:
         """An order of this worker's pictures, again and again: full batches may want a few more than it owns."""
-        order = np.random.default_rng([self._spec.optimize.seed, epoch, self._share.start]).permutation(
-            len(self._train)
-        )
-        uris = self._train.uris
+        rng = np.random.default_rng([self._spec.optimize.seed, epoch, self._share.start])
+        weights, uris = self._drawing_weights, self._train.uris
+        order = rng.permutation(len(self._train)) if weights is None else draw(weights, rng)
         while True:
             good = [index for index in order.tolist() if uris[index].as_py() not in self.unreadable]
             if not good:
@@ -123,20 +130,21 @@ class Feed:
     def _decoded(
         self, examples: Examples, order: Iterator[int], decode: Callable[[bytes, int], NDArray[np.uint8]]
     ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-        """(index, pixels) of the pictures that can be read; the others are noted."""
+        """(index, pixels) of the pictures that can be read; the others are noted. `decode` gets a place in `order`."""
+        places = count()
 
-        def attempt(item: tuple[int, bytes | StorageError]) -> NDArray[np.uint8] | LabelmillError:
-            index, data = item
+        def attempt(item: tuple[int, bytes | StorageError], place: int) -> NDArray[np.uint8] | LabelmillError:
+            _, data = item
             if isinstance(data, StorageError):
                 return data
             try:
-                return decode(data, index)
+                return decode(data, place)
             except ImageError as exc:
                 return exc
 
         with ThreadPoolExecutor(self._num_threads, thread_name_prefix="decode") as pool:
             for fetched in _ahead(self._fetched(examples, order), 2):
-                for (index, _), pixels in zip(fetched, pool.map(attempt, fetched), strict=True):
+                for (index, _), pixels in zip(fetched, pool.map(attempt, fetched, places), strict=True):
                     if isinstance(pixels, LabelmillError):
                         self._note(examples.uris[index].as_py(), pixels)
                     else:
@@ -169,14 +177,14 @@ class Feed:
     def _example(self) -> str:
         return f": {next(iter(self.unreadable.values()))}" if self.unreadable else "."
 
-    def _augmented(self, data: bytes, epoch: int, index: int) -> NDArray[np.uint8]:
+    def _augmented(self, data: bytes, epoch: int, place: int) -> NDArray[np.uint8]:
         spec = self._spec
         return training_pixels(
             data,
             self._preprocessing,
             flip=spec.augment.flip,
             crop_scale=spec.augment.crop_scale,
-            rng=np.random.default_rng([spec.optimize.seed, epoch, self._share.start, index]),
+            rng=np.random.default_rng([spec.optimize.seed, epoch, self._share.start, place]),
             max_pixels=spec.max_pixels,
         )
 

@@ -15,6 +15,7 @@ from labelmill.dataset import TrainingSet
 from labelmill.errors import ClusterError, DataError, LabelmillError, StorageError
 from labelmill.model.bundle import WEIGHTS_NAME
 from labelmill.spec import Range, Workers
+from labelmill.train.balance import check_weighted_labels
 from labelmill.train.candidate import Candidate
 from labelmill.train.job import Job
 from labelmill.train.progress import METRIC_BY_TASK, Epoch, Progress, RunFolder
@@ -34,12 +35,14 @@ def make(job: Job, training_set: TrainingSet, draft: Path) -> Candidate:
     """Train, unless an earlier start of the same run did; the best epoch is the candidate."""
     folder = RunFolder(job.run_uri)
     progress = folder.progress()
-    if progress is None or progress.num_epochs < job.spec.optimize.epochs:
+    if progress is None or not progress.is_finished(job.spec.optimize):
         sizes = ", ".join(f"{len(examples)} {name}" for name, examples in training_set.splits().items())
         logger.info("training %s: %s pictures, %d labels", job.spec.name, sizes, len(job.labels))
         fit(job, training_set)
         progress = folder.progress()
     assert progress is not None
+    if progress.num_epochs < job.spec.optimize.epochs:
+        logger.info("stopped early: no epoch after %d of %d was better", progress.best.number, progress.num_epochs)
     folder.download_weights(progress.best.number, draft / WEIGHTS_NAME)
     return Candidate(job.spec.model.architecture, progress.preprocessing, progress)
 
@@ -52,6 +55,7 @@ def fit(job: Job, training_set: TrainingSet) -> None:
     ClusterError: Ray does not start, or has not what the workers ask for. DataError: as the loop says.
     """
     _check_batch(job, len(training_set.train))
+    check_weighted_labels(job.spec.optimize.loss, job.labels)
     with ThreadPoolExecutor(1) as early, ExitStack() as stack:
         # Ray's start is mostly waiting, and Ray Train is about to import torch into this process, too.
         early.submit(importlib.import_module, "torch")
@@ -111,10 +115,11 @@ class _Watch:
 
     def _log(self, epoch: Epoch) -> None:
         logger.info(
-            "epoch %d/%d  loss %.4f  validation %s %.4f  %.0f pictures/s  %d workers",
+            "epoch %d/%d  loss %.4f  validation loss %.4f  %s %.4f  %.0f pictures/s  %d workers",
             epoch.number,
             self._epochs,
             epoch.loss,
+            epoch.validation_loss,
             self._metric,
             epoch.metric,
             epoch.pictures_per_s,

@@ -1,13 +1,16 @@
 """The training loop, the same in every worker and without Ray."""
 
 import time
+from collections import deque
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from timm.scheduler.scheduler import Scheduler
 from torch import Tensor, nn
 
 from labelmill.errors import DataError
@@ -15,83 +18,161 @@ from labelmill.images.transform import Preprocessing
 from labelmill.metrics import evaluate
 from labelmill.train.feed import Batch, Feed, check_unreadable
 from labelmill.train.job import Job
-from labelmill.train.losses import confidences, loss_sum
+from labelmill.train.layers import freeze
+from labelmill.train.losses import Objective, confidences
+from labelmill.train.precision import Precision
 from labelmill.train.progress import METRIC_BY_TASK, Epoch
-from labelmill.train.schedule import learning_rate
+from labelmill.train.schedule import build_schedule
 from labelmill.train.state import State
 from labelmill.train.team import Team
 
-__all__ = ["train"]
+__all__ = ["Course", "train"]
 
 _NUM_CURVE_POINTS = 20  # an epoch
+_NUM_ANSWERS_KEPT = 2048  # of the training pictures, for the metric of an epoch
 
 
-def train(job: Job, state: State, feed: Feed, team: Team, keep: Callable[[State], None]) -> None:
-    """Train from where `state` stands to the last epoch; `keep` is called on every worker after each one.
+@dataclass(frozen=True)
+class Course:
+    """What stays as it is from the first step of a run to its last, in one worker."""
 
-    DataError: too many pictures cannot be read, or the loss is no longer a number.
+    job: Job
+    feed: Feed
+    team: Team
+    objective: Objective
+
+    @cached_property
+    def precision(self) -> Precision:
+        return Precision.of(self.job.spec.optimize.precision, self.team.device)
+
+
+@dataclass
+class Pass:
+    """What the steps of an epoch gave; `answers` are the logits and targets of its last pictures."""
+
+    losses: list[Tensor] = field(default_factory=list)
+    rates: list[float] = field(default_factory=list)
+    answers: deque[tuple[Tensor, Tensor]] = field(default_factory=deque)
+
+
+def train(
+    course: Course, state: State, keep: Callable[[State], None], *, is_due: Callable[[], bool] = lambda: False
+) -> None:
+    """Train from where `state` stands to the end of the run; `keep` is called on every worker after each epoch.
+
+    `is_due` is asked after each step, on every worker, and must give all of them the same answer: whether to keep the
+    state within the epoch, too. DataError: too many pictures cannot be read, or the loss is no longer a number.
     """
-    model = team.join(state.network)
-    for number in range(state.progress.num_epochs + 1, job.spec.optimize.epochs + 1):
+    optimize, feed, team = course.job.spec.optimize, course.feed, course.team
+    schedule = build_schedule(state.optimizer, optimize, feed.num_steps)
+    model: nn.Module | None = None
+
+    def pause() -> None:
+        if is_due():
+            settle(state, team)
+            keep(state)
+
+    while not state.progress.is_finished(optimize):
+        number, first_step = state.progress.num_epochs + 1, state.progress.step
+        torch.manual_seed(_epoch_seed(optimize.seed, number, team.rank))
+        state.network.train()
+        if freeze(state.network, optimize, number) or model is None:
+            model = team.join(state.network)  # DDP notes here whose gradients it averages
         started = time.monotonic()
-        losses, rates = train_epoch(job, model, state, feed, team)
+        passed = train_epoch(course, model, state, schedule, pause)
         elapsed_s = time.monotonic() - started
-        average_buffers(state.network, team)
-        metric = validate(job, state, feed, team)
+        settle(state, team)
+        epoch = measure_epoch(course, state, passed, (feed.num_steps - first_step) * feed.batch_size / elapsed_s)
         unreadable = {uri: reason for part in team.gather(feed.unreadable) for uri, reason in part.items()}
-        check_unreadable(job.spec, unreadable, feed.num_pictures)
-        epoch = Epoch(
-            number=number,
-            loss=float(np.mean(losses)),
-            metric=metric,
-            learning_rate=rates[-1],
-            pictures_per_s=len(losses) * feed.batch_size / elapsed_s,
-            num_workers=team.size,
-            curve=_curve(losses, rates),
-        )
+        check_unreadable(course.job.spec, unreadable, feed.num_pictures)
         state.progress = state.progress.after(epoch, unreadable)
         keep(state)
 
 
-def train_epoch(job: Job, model: nn.Module, state: State, feed: Feed, team: Team) -> tuple[list[float], list[float]]:
-    """One pass over the training pictures: loss over the whole batch, and learning rate, of each step."""
-    number = state.progress.num_epochs + 1
-    losses, rates = [], []
-    model.train()
-    for step, batch in enumerate(feed.training_batches(number)):
-        rates.append(learning_rate((number - 1) * feed.num_steps + step, feed.num_steps, job.spec.optimize))
-        for group in state.optimizer.param_groups:
-            group["lr"] = rates[-1]
-        pixels, targets = to_device(batch, state.progress.preprocessing, team.device)
-        with precision(team.device):
-            logits = model(pixels)
-        # DDP averages over the workers, whose parts of a batch may differ by a picture: hence not a plain mean.
-        loss = loss_sum(job.spec.task, logits.float(), targets) * team.size / feed.batch_size
-        state.optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss)
-        state.optimizer.step()
+def train_epoch(course: Course, model: nn.Module, state: State, schedule: Scheduler, pause: Callable[[], None]) -> Pass:
+    """The steps of the epoch under way that are not done yet; `pause` is called after each but the last."""
+    feed, number = course.feed, state.progress.num_epochs + 1
+    num_pieces = -(-_NUM_ANSWERS_KEPT // feed.batch_size) * course.job.spec.optimize.accumulate
+    passed = Pass(answers=deque(maxlen=num_pieces))
+    for batch in feed.training_batches(number, state.progress.step):
+        num_steps_before = (number - 1) * feed.num_steps + state.progress.step
+        schedule.step_update(num_steps_before)
+        passed.rates.append(max(group["lr"] for group in state.optimizer.param_groups))
+        train_step(course, model, state, batch, passed)
+        if state.average is not None:
+            state.average.update(state.network, step=num_steps_before + 1)
+        state.progress = replace(state.progress, step=state.progress.step + 1)
+        if state.progress.step < feed.num_steps:
+            pause()
+    return passed
+
+
+def train_step(course: Course, model: nn.Module, state: State, batch: Batch, passed: Pass) -> None:
+    """One step of the optimizer, on this worker's part of a batch; the part is computed in `accumulate` pieces."""
+    optimize, team, precision = course.job.spec.optimize, course.team, course.precision
+    state.optimizer.zero_grad(set_to_none=True)
+    pieces = _pieces(batch, optimize.accumulate)
+    losses = []
+    for number, piece in enumerate(pieces, 1):
+        pixels, targets = to_device(piece, state.progress.preprocessing, team.device)
+        with team.averaging(model, now=number == len(pieces)):
+            with precision.autocast():
+                logits = model(pixels).float()
+            # DDP averages over the workers, whose parts of a batch may differ by a picture: hence not a plain mean.
+            loss = course.objective(logits, targets, pixels) * team.size / course.feed.batch_size
+            torch.autograd.backward(state.scaler.scale(loss))
         losses.append(loss.detach())
-    return _finite(team.mean(torch.stack(losses)).tolist(), number), rates
+        passed.answers.append((logits.detach(), targets))
+    if optimize.max_gradient_norm is not None:
+        state.scaler.unscale_(state.optimizer)
+        nn.utils.clip_grad_norm_(state.network.parameters(), optimize.max_gradient_norm)
+    state.scaler.step(state.optimizer)
+    state.scaler.update()
+    passed.losses.append(torch.stack(losses).sum())
 
 
-def validate(job: Job, state: State, feed: Feed, team: Team) -> float:
-    """The metric that chooses the best epoch, over the validation pictures of the whole team."""
-    network, preprocessing = state.network.eval(), state.progress.preprocessing
-    answers, truth = [], []
-    with torch.inference_mode(), precision(team.device):
-        for batch in feed.validation_batches():
-            pixels, targets = to_device(batch, preprocessing, team.device)
-            answers.append(confidences(job.spec.task, network(pixels).float()).cpu().numpy())
-            truth.append(targets.cpu().numpy())
-    empty = np.zeros((0, len(job.labels)), dtype=np.float32)
-    parts = team.gather((np.concatenate([empty, *truth]), np.concatenate([empty, *answers])))
-    targets_nl, confidences_nl = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-    metrics = evaluate(job.spec.task, job.labels, targets_nl, confidences_nl, [0.5] * len(job.labels))
-    return float(metrics[METRIC_BY_TASK[job.spec.task]] or 0.0)
+def measure_epoch(course: Course, state: State, passed: Pass, pictures_per_s: float) -> Epoch:
+    """The record of an epoch whose steps are done."""
+    number = state.progress.num_epochs + 1
+    losses = _finite(course.team.mean(torch.stack(passed.losses)).tolist(), number)
+    metric, validation_loss = validate(course, state)
+    return Epoch(
+        number=number,
+        loss=float(np.mean(losses)),
+        metric=metric,
+        learning_rate=passed.rates[-1],
+        pictures_per_s=pictures_per_s,
+        num_workers=course.team.size,
+        curve=_curve(losses, passed.rates, state.progress.step - len(losses)),
+        validation_loss=validation_loss,
+        training_metric=_metric(course, [(confidences(course.job.spec.task, x), y) for x, y in passed.answers]),
+    )
+
+
+def validate(course: Course, state: State) -> tuple[float, float]:
+    """The metric that chooses the best epoch, and the mean loss, over the validation pictures of the whole team."""
+    network, team, task = state.answering.eval(), course.team, course.job.spec.task
+    answers, losses = [], [0.0]
+    with torch.inference_mode():
+        for batch in course.feed.validation_batches():
+            pixels, targets = to_device(batch, state.progress.preprocessing, team.device)
+            with course.precision.autocast():
+                logits = network(pixels).float()
+            answers.append((confidences(task, logits), targets))
+            losses.append(float(course.objective(logits, targets, pixels)))
+    num_pictures = sum(len(targets) for _, targets in answers)
+    sums = np.sum(team.gather((sum(losses), num_pictures)), axis=0)
+    return _metric(course, answers), float(sums[0] / max(1, sums[1]))
+
+
+def settle(state: State, team: Team) -> None:
+    """Give every worker the mean of the running statistics, which each gathered over its own pictures."""
+    average_buffers(state.network, team)
+    if state.average is not None:
+        average_buffers(state.average.module, team)
 
 
 def average_buffers(network: nn.Module, team: Team) -> None:
-    """Give every worker the mean of the running statistics, which each gathered over its own pictures."""
     if team.size == 1:
         return
     buffers = [buffer for buffer in network.buffers() if buffer.is_floating_point()]
@@ -113,9 +194,25 @@ def to_device(batch: Batch, preprocessing: Preprocessing, device: torch.device) 
     return (pixels - mean) / std, targets.to(device, non_blocking=True)
 
 
-def precision(device: torch.device) -> AbstractContextManager[Any]:
-    """bfloat16 where it is fast; the range of float32, so no loss scaling."""
-    return torch.autocast("cuda", torch.bfloat16) if device.type == "cuda" else nullcontext()
+def _pieces(batch: Batch, count: int) -> list[Batch]:
+    pixels, targets = batch
+    count = min(count, len(pixels))
+    return list(zip(np.array_split(pixels, count), np.array_split(targets, count), strict=True))
+
+
+def _metric(course: Course, answers: list[tuple[Tensor, Tensor]]) -> float:
+    """The task's metric over the confidences and targets [B, L] of the whole team."""
+    task, labels = course.job.spec.task, course.job.labels
+    empty = np.zeros((0, len(labels)), dtype=np.float32)
+
+    def joined(arrays: list[Tensor]) -> NDArray[np.float32]:
+        return np.concatenate([empty, *(array.cpu().numpy() for array in arrays)])
+
+    parts = course.team.gather((joined([targets for _, targets in answers]), joined([given for given, _ in answers])))
+    targets_nl, confidences_nl = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    # Of a mixed picture the larger part counts.
+    metrics = evaluate(task, labels, targets_nl > 0.5, confidences_nl, [0.5] * len(labels))
+    return float(metrics[METRIC_BY_TASK[task]] or 0.0)
 
 
 def _finite(losses: list[float], epoch: int) -> list[float]:
@@ -128,7 +225,14 @@ def _finite(losses: list[float], epoch: int) -> list[float]:
     return losses
 
 
-def _curve(losses: list[float], rates: list[float]) -> tuple[tuple[int, float, float], ...]:
+def _curve(losses: list[float], rates: list[float], first_step: int) -> tuple[tuple[int, float, float], ...]:
     """About twenty points of an epoch: step, mean loss since the last point, learning rate."""
     ends = np.unique(np.linspace(0, len(losses), _NUM_CURVE_POINTS + 1).round().astype(int))
-    return tuple((int(end), float(np.mean(losses[start:end])), rates[end - 1]) for start, end in pairwise(ends))
+    return tuple(
+        (first_step + int(end), float(np.mean(losses[start:end])), rates[end - 1]) for start, end in pairwise(ends)
+    )
+
+
+def _epoch_seed(seed: int, epoch: int, rank: int) -> int:
+    """Of what the network itself draws (dropout): its own for each worker, and the same when an epoch is repeated."""
+    return int(np.random.SeedSequence([seed, epoch, rank]).generate_state(1)[0])

@@ -1,7 +1,8 @@
 """How far a run has come, kept beside the registry so that the same run goes on where it stopped.
 
-`<registry>/<name>/runs/<digest>/` holds the weights and the optimizer's state after the last epoch, the weights of the
-best one, and `progress.json`, which is written last and says which of them count. Workers, a killed driver that is
+`<registry>/<name>/runs/<digest>/` holds the weights at the last checkpoint, what else training needs to go on from it
+(the optimizer's state, mostly), the weights of the best epoch, and `progress.json`, which is written last and says
+which of them count. Workers, a killed driver that is
 started again, and a run that resumes with other workers all read the same place: there is no second record.
 """
 
@@ -14,6 +15,7 @@ from typing import Any
 
 from labelmill.errors import NotFoundError
 from labelmill.images.transform import Preprocessing
+from labelmill.spec import Optimize
 from labelmill.storage import open_store
 
 __all__ = ["METRIC_BY_TASK", "Epoch", "Progress", "RunFolder"]
@@ -22,13 +24,17 @@ __all__ = ["METRIC_BY_TASK", "Epoch", "Progress", "RunFolder"]
 METRIC_BY_TASK: Mapping[str, str] = {"binary": "map", "multi_label": "map", "multi_class": "accuracy"}
 
 _PROGRESS = "progress.json"
-_FORMAT = 1
+_FORMAT = 2
 _NUM_UNREADABLE_KEPT = 1000
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """One pass over the training pictures. `curve` samples (step, loss, learning rate) within it."""
+    """One pass over the training pictures. `curve` samples (step, loss, learning rate) within it.
+
+    `metric` and `validation_loss` are those of the validation pictures, the latter by the same objective as `loss`;
+    `training_metric` is that of the last few thousand pictures of the pass, augmented and as they were answered then.
+    """
 
     number: int
     loss: float
@@ -37,14 +43,20 @@ class Epoch:
     pictures_per_s: float
     num_workers: int
     curve: tuple[tuple[int, float, float], ...]
+    validation_loss: float
+    training_metric: float
 
 
 @dataclass(frozen=True)
 class Progress:
-    """The epochs so far, and what could not be read: uri -> reason, the first thousand of `num_unreadable`."""
+    """The epochs so far, and what could not be read: uri -> reason, the first thousand of `num_unreadable`.
+
+    `step` counts the steps that are done of the epoch after them.
+    """
 
     preprocessing: Preprocessing
     epochs: tuple[Epoch, ...] = ()
+    step: int = 0
     num_unreadable: int = 0
     unreadable: Mapping[str, str] | None = None
 
@@ -56,15 +68,34 @@ class Progress:
     def best(self) -> Epoch:
         return max(self.epochs, key=lambda epoch: epoch.metric)  # of equal ones the first
 
+    @property
+    def departure(self) -> int | None:
+        """The epoch from which on the network learnt its own pictures only: none later had a lower validation loss,
+        though the training loss went on falling. None where that did not happen.
+        """
+        if not self.epochs:
+            return None
+        lowest = min(self.epochs, key=lambda epoch: epoch.validation_loss)
+        fell = any(epoch.loss < lowest.loss for epoch in self.epochs[lowest.number :])
+        return lowest.number if fell else None
+
+    def is_finished(self, optimize: Optimize) -> bool:
+        """Whether all epochs are done, or the last `patience` of them brought nothing better."""
+        if self.num_epochs >= optimize.epochs:
+            return True
+        waited = self.num_epochs - self.best.number if self.epochs else 0
+        return optimize.patience is not None and waited >= optimize.patience
+
     def after(self, epoch: Epoch, unreadable: Mapping[str, str]) -> "Progress":
         kept = dict(sorted(unreadable.items())[:_NUM_UNREADABLE_KEPT])
-        return replace(self, epochs=(*self.epochs, epoch), num_unreadable=len(unreadable), unreadable=kept)
+        return replace(self, epochs=(*self.epochs, epoch), step=0, num_unreadable=len(unreadable), unreadable=kept)
 
     def to_json(self) -> dict[str, Any]:
         return {
             "format": _FORMAT,
             "preprocessing": self.preprocessing.to_json(),
             "epochs": [asdict(epoch) for epoch in self.epochs],
+            "step": self.step,
             "num_unreadable": self.num_unreadable,
             "unreadable": dict(self.unreadable or {}),
         }
@@ -76,7 +107,7 @@ class Progress:
             for epoch in values["epochs"]
         ]
         preprocessing = Preprocessing.from_json(values["preprocessing"])
-        return cls(preprocessing, tuple(epochs), values["num_unreadable"], values["unreadable"])
+        return cls(preprocessing, tuple(epochs), values["step"], values["num_unreadable"], values["unreadable"])
 
 
 class RunFolder:
@@ -95,23 +126,26 @@ class RunFolder:
         return Progress.from_json(values) if values["format"] == _FORMAT else None
 
     def save(
-        self, progress: Progress, write_weights: Callable[[Path], None], write_optimizer: Callable[[Path], None]
+        self, progress: Progress, write_weights: Callable[[Path], None], write_rest: Callable[[Path], None]
     ) -> None:
-        """Keep the state after the last epoch of `progress`; what is neither last nor best is removed."""
-        last, best = progress.num_epochs, progress.best.number
-        self._upload(_weights_key(last), write_weights)
-        self._upload(_optimizer_key(last), write_optimizer)
+        """Keep the state that `progress` describes; what is neither the last nor of the best epoch is removed."""
+        weights, rest = _key("weights", progress), _key("rest", progress)
+        self._upload(weights, write_weights)
+        self._upload(rest, write_rest)
         self._store.write(_PROGRESS, json.dumps(progress.to_json()).encode())
-        kept = {_PROGRESS, _weights_key(last), _optimizer_key(last), _weights_key(best)}
+        kept = {_PROGRESS, weights, rest} | ({_weights_key(progress.best.number)} if progress.epochs else set())
         for key in list(self._store.keys()):
             if key not in kept:
                 self._store.delete(key)
 
     def download_weights(self, epoch: int, path: Path) -> None:
+        """The weights after an epoch: the last or the best one's."""
         path.write_bytes(self._store.read(_weights_key(epoch)))
 
-    def download_optimizer(self, epoch: int, path: Path) -> None:
-        path.write_bytes(self._store.read(_optimizer_key(epoch)))
+    def download_state(self, progress: Progress, weights: Path, rest: Path) -> None:
+        """Both files of the state that `progress` describes."""
+        weights.write_bytes(self._store.read(_key("weights", progress)))
+        rest.write_bytes(self._store.read(_key("rest", progress)))
 
     def exists(self) -> bool:
         return next(iter(self._store.keys()), None) is not None
@@ -128,9 +162,10 @@ class RunFolder:
             self._store.write(key, path.read_bytes())
 
 
+def _key(kind: str, progress: Progress) -> str:
+    within = f"-{progress.step:07d}" if progress.step else ""
+    return f"{kind}-{progress.num_epochs:04d}{within}.safetensors"
+
+
 def _weights_key(epoch: int) -> str:
     return f"weights-{epoch:04d}.safetensors"
-
-
-def _optimizer_key(epoch: int) -> str:
-    return f"optimizer-{epoch:04d}.safetensors"

@@ -1,5 +1,6 @@
 """The workers that train together, seen from one of them."""
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +25,10 @@ class Team:
         if self.size == 1:
             return network
         return DistributedDataParallel(network, broadcast_buffers=False, gradient_as_bucket_view=True)
+
+    def averaging(self, model: nn.Module, *, now: bool) -> AbstractContextManager[Any]:
+        """Around forward and backward: whether the gradients are averaged over the team now, or only gathered."""
+        return nullcontext() if now or not isinstance(model, DistributedDataParallel) else model.no_sync()
 
     def mean(self, values: Tensor) -> Tensor:
         if self.size > 1:

@@ -11,9 +11,11 @@ import ray.train.torch
 import torch
 
 from labelmill.dataset import Examples
+from labelmill.train.balance import drawing_weights
 from labelmill.train.feed import Feed, Share
 from labelmill.train.job import Job
-from labelmill.train.loop import train
+from labelmill.train.loop import Course, train
+from labelmill.train.losses import build_objective
 from labelmill.train.progress import RunFolder
 from labelmill.train.state import State, keep_state, start_state
 from labelmill.train.team import Team
@@ -42,24 +44,27 @@ def run_worker(config: dict[str, Any]) -> None:
         ray.train.report({"epoch": state.progress.num_epochs})  # the others wait here until the state is safe
 
     feed = _feed(job, state, team, train_examples, validation_examples, num_cores, context.get_local_world_size())
-    train(job, state, feed, team, keep)
+    train(Course(job, feed, team, build_objective(job, train_examples.targets, team.device)), state, keep)
 
 
 def _feed(
     job: Job, state: State, team: Team, train: Examples, validation: Examples, num_cores: int, num_neighbours: int
 ) -> Feed:
-    batch_size = min(job.spec.optimize.batch_size, len(train))
+    optimize = job.spec.optimize
+    batch_size = min(optimize.batch_size, len(train))
     share = Share.of(team.rank, team.size, batch_size)
+    owned = share.of_pictures(len(train), optimize.seed)
     return Feed(
         job.spec,
         state.progress.preprocessing,
-        train.take(share.of_pictures(len(train), job.spec.optimize.seed)),
+        train.take(owned),
         validation.take(torch.arange(team.rank, len(validation), team.size).numpy()),
         share=share,
         num_steps=-(-len(train) // batch_size),
         num_pictures=len(train) + len(validation),
         # With a GPU the cores are there to decode; without one the network wants them, and one thread keeps ahead.
         num_threads=max(2, num_cores) if team.device.type == "cuda" else 1,
+        drawing_weights=drawing_weights(train.targets, optimize.oversample)[owned] if optimize.oversample else None,
         cache_size_bytes=min(_MAX_CACHE_BYTES, psutil.virtual_memory().available // (4 * num_neighbours)),
     )
 
