@@ -1,15 +1,11 @@
 """What a user writes: one YAML or JSON file describes one run."""
 
 from labelmill.spec.augment import Augment
-from labelmill.spec.data import Split, TrainData
+from labelmill.spec.data import ExtraData, Split, TrainData
 from labelmill.spec.evaluate import EvaluateData, EvaluateSpec
 from labelmill.spec.label import Images, LabelSpec, Prices
-<<<<<<< HEAD
 from labelmill.spec.load import LoadedSpec, Spec, load_spec
-=======
-from labelmill.spec.load import LoadedSpec, load_spec
 from labelmill.spec.loss import Loss
->>>>>>> learning
 from labelmill.spec.network import TrainModel, architectures
 from labelmill.spec.optimize import Optimize, optimizers
 from labelmill.spec.pattern import pattern_regex
@@ -23,6 +19,7 @@ __all__ = [
     "Batching",
     "EvaluateData",
     "EvaluateSpec",
+    "ExtraData",
     "Images",
     "LabelSpec",
     "LoadedSpec",

@@ -7,7 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from labelmill.dataset import TrainingSet
+from labelmill.dataset import TrainingSet, find_suspects
 from labelmill.errors import DataError
 from labelmill.evaluate.answers import Answers, answer, measure
 from labelmill.evaluate.calibration import fit_calibration
@@ -56,6 +56,7 @@ def publish(
     draft, findings = _decided(spec, draft, answers["validation"])
     metrics = _metrics(draft, answers, training_set, candidate, unreadable)
     metrics["findings"] |= findings
+    metrics["findings"]["data"] = {**metrics["findings"].get("data", {}), "suspects": _suspects(draft, answers)}
     draft = replace(draft, metrics=metrics | {"run": run_digest})
     evaluation = _evaluation(spec, draft, answers, training_set)
     (draft.folder / EVALUATION_NAME).write_text(json.dumps(evaluation, allow_nan=False), encoding="utf-8")
@@ -83,7 +84,9 @@ def _answers(
     answers = {"validation": answer(labeler, training_set.validation)}
     if len(training_set.test):
         answers["test"] = answer(labeler, training_set.test)
-    unreadable = dict(candidate.progress.unreadable or {}) if candidate.progress else {}
+    unreadable = dict(candidate.unreadable)
+    if candidate.progress:
+        unreadable |= candidate.progress.unreadable or {}
     for part in answers.values():
         unreadable |= part.unreadable
     check_unreadable(spec, unreadable, training_set.num_pictures)
@@ -103,6 +106,12 @@ def _decided(spec: TrainSpec, draft: BundleDraft, validation: Answers) -> tuple[
         "precision_not_reached": [draft.labels[column] for column in chosen.unmet],
     }
     return replace(draft, thresholds=chosen.values), {"thresholds": findings}
+
+
+def _suspects(draft: BundleDraft, answers: dict[str, Answers]) -> dict[str, Any]:
+    """Labels that the calibrated model doubts, of pictures it did not learn from."""
+    answered = {split: (part.examples, draft.confidences(part.logits)) for split, part in answers.items()}
+    return find_suspects(draft.task, draft.labels, answered)
 
 
 def _evaluation(

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from labelmill.dataset import load_training_set
+from labelmill.dataset import inspect, load_training_set
 from labelmill.errors import SpecError
 from labelmill.model.bundle import Bundle
 from labelmill.model.registry import Registry
 from labelmill.spec import LoadedSpec, TrainSpec
 from labelmill.train.candidate import make_candidate
+from labelmill.train.feed import check_unreadable
 from labelmill.train.job import Job
 from labelmill.train.progress import RunFolder
 from labelmill.train.promotion import Promotion, decide_promotion
@@ -73,8 +74,10 @@ def run(loaded: LoadedSpec) -> TrainResult:
         return TrainResult(bundle, None)
     if bundle is None:
         job = Job(_with_absolute_addresses(spec, registry), training_set.labels, folder.uri)
+        findings = inspect(spec, training_set)
+        check_unreadable(spec, findings.unreadable, training_set.num_pictures)
         with tempfile.TemporaryDirectory(prefix="labelmill-draft-") as draft:
-            candidate = make_candidate(job, training_set, Path(draft))
+            candidate = make_candidate(job, training_set, Path(draft)).knowing(findings)
             bundle = publish(loaded, registry, training_set, candidate, Path(draft), digest)
     promotion = decide_promotion(spec, registry, bundle, training_set.measured)
     if promotion.promoted:

@@ -11,7 +11,7 @@ from labelmill.page.document import Section, table
 
 __all__ = ["other_section", "spec_section"]
 
-_SHOWN_ELSEWHERE = frozenset({"rare_labels", "sources", "duplicates", "suspects", "search"})
+_SHOWN_ELSEWHERE = frozenset({"data", "search"})
 
 
 def spec_section(spec: Mapping[str, Any], library_versions: Mapping[str, str]) -> Section:
