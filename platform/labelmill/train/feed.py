@@ -118,10 +118,9 @@ class Feed:
         """An order of this worker's pictures, again and again: full batches may want a few more than it owns."""
         rng = np.random.default_rng([self._spec.optimize.seed, epoch, self._share.start])
         weights, rates, uris = self._drawing_weights, self._train.rates, self._train.uris
-        if weights is None:
-            order = self._train.order(rng)
-        else:
-            order = draw(weights if rates is None else weights * rates, rng)
+        if weights is not None and rates is not None:
+            weights = weights * rates
+        order = self._train.order(rng) if weights is None else draw(weights, rng)
         while True:
             good = [index for index in order.tolist() if uris[index].as_py() not in self.unreadable]
             if not good:
