@@ -117,14 +117,16 @@ def _duplicates(found: Mapping[str, Any] | None, thumbnails: Mapping[str, str]) 
     if not number:
         return "<h3>Duplicates</h3><p>None.</p>"
     leaked = [f"{count:,} {split}" for split, count in found["num_in_train"].items() if count]
-    words = f"{found['num_exact']:,} pictures repeat another one byte for byte, {found['num_near']:,} look like one."
+    words = (
+        f"Pictures that repeat another one byte for byte: {found['num_exact']:,}, to the eye: {found['num_near']:,}."
+    )
     if leaked:
         flattery = f"{' and '.join(leaked)} pictures have a twin in train, which flatters the model."
         words += f' <span class="bad">{flattery}</span>'
     if found["num_conflicting"]:
-        words += f" {found['num_conflicting']:,} groups of twins are labelled differently."
+        words += f" Groups of twins that are labelled differently: {found['num_conflicting']:,}."
     groups = "".join(_group(group, thumbnails) for group in found["groups"][:_GROUPS_SHOWN])
-    return f"<h3>Duplicates <small>{found['num_groups']:,} groups</small></h3><p>{words}</p>{groups}"
+    return f"<h3>Duplicates <small>in groups: {found['num_groups']:,}</small></h3><p>{words}</p>{groups}"
 
 
 def _group(group: Mapping[str, Any], thumbnails: Mapping[str, str]) -> str:
@@ -134,7 +136,9 @@ def _group(group: Mapping[str, Any], thumbnails: Mapping[str, str]) -> str:
         _figure(picture, thumbnails, f"{picture['split']}<br>{escape(', '.join(picture['labels'])) or 'none'}")
         for picture in group["pictures"][:_PICTURES_OF_GROUP]
     )
-    return f'<p>{group["num_pictures"]} pictures, {", ".join(marks)}</p><div class="sheet few">{pictures}</div>'
+    return (
+        f'<p class="group">{group["num_pictures"]} pictures, {", ".join(marks)}</p><div class="sheet">{pictures}</div>'
+    )
 
 
 def _figure(picture: Mapping[str, Any], thumbnails: Mapping[str, str], words: str) -> str:

@@ -33,7 +33,7 @@ def other_section(findings: Mapping[str, Any]) -> Section | None:
         if name not in _SHOWN_ELSEWHERE
         for path, value in _leaves(found)
     ]
-    return Section("findings", "Findings", f'<div class="wide">{table(["", ""], rows)}</div>') if rows else None
+    return Section("findings", "Also found", f'<div class="wide">{table(["", ""], rows)}</div>') if rows else None
 
 
 def _leaves(value: Any, path: str = "") -> list[tuple[str, str]]:
