@@ -113,13 +113,11 @@ def _doubt(picture: Mapping[str, Any]) -> str:
 def _duplicates(found: Mapping[str, Any] | None, thumbnails: Mapping[str, str]) -> str:
     if found is None:
         return ""
-    number = found["num_exact"] + found["num_near"]
-    if not number:
+    if not found["num_groups"]:
         return "<h3>Duplicates</h3><p>None.</p>"
     leaked = [f"{count:,} {split}" for split, count in found["num_in_train"].items() if count]
-    words = (
-        f"Pictures that repeat another one byte for byte: {found['num_exact']:,}, to the eye: {found['num_near']:,}."
-    )
+    exact, near = found["num_exact"], found["num_near"]
+    words = f"Pictures that repeat another one byte for byte: {exact:,}, to the eye: {near:,}."
     if leaked:
         flattery = f"{' and '.join(leaked)} pictures have a twin in train, which flatters the model."
         words += f' <span class="bad">{flattery}</span>'
@@ -136,9 +134,8 @@ def _group(group: Mapping[str, Any], thumbnails: Mapping[str, str]) -> str:
         _figure(picture, thumbnails, f"{picture['split']}<br>{escape(', '.join(picture['labels'])) or 'none'}")
         for picture in group["pictures"][:_PICTURES_OF_GROUP]
     )
-    return (
-        f'<p class="group">{group["num_pictures"]} pictures, {", ".join(marks)}</p><div class="sheet">{pictures}</div>'
-    )
+    head = f'<p class="group">{group["num_pictures"]} pictures, {", ".join(marks)}</p>'
+    return f'{head}<div class="sheet">{pictures}</div>'
 
 
 def _figure(picture: Mapping[str, Any], thumbnails: Mapping[str, str], words: str) -> str:
