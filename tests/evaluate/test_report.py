@@ -190,13 +190,11 @@ FINDINGS = {
     "rare_labels": [{"label": LABELS[0], "train": 3, "validation": 1, "test": 1}],
     "sources": [{"images": "/<em>", "weight": 0.5, "num_pictures": 40, "share": 0.3333}],
     "suspects": {
-        "validation": {
-            "num_pictures": 10,
-            "num": 1,
-            "pictures": [
-                {"uri": "/<u>1", "split": "validation", "given": [LABELS[1]], "suggested": [LABELS[0]], "quality": 0.1}
-            ],
-        }
+        "num_pictures": 10,
+        "num": 1,
+        "pictures": [
+            {"uri": "/<u>1", "split": "validation", "given": [LABELS[1]], "suggested": [LABELS[0]], "quality": 0.1}
+        ],
     },
     "duplicates": {
         "num_exact": 1,
@@ -218,14 +216,14 @@ FINDINGS = {
 
 
 def test_findings_about_the_data_are_told_with_their_pictures():
-    images = {uri: f'<img alt="" src="data:image/jpeg;base64,{uri[-1]}">' for uri in pictures_of(FINDINGS)}
+    images = {uri: f'<img alt="" src="data:image/jpeg;base64,{uri[-1]}">' for uri in pictures_of({"data": FINDINGS})}
     assert list(images) == ["/<u>1", "/<u>2"]
-    parsed = Parsed(data_section(data_metrics(FINDINGS), images).body)
+    parsed = Parsed(data_section(data_metrics({"data": FINDINGS}), images).body)
     assert len(parsed.sources) == 2
     assert not parsed.seen & {"script", "u", "s", "em"}
     for words in ("Too rare to be measured", "2 test pictures have a twin in train", "33.3%", "labelled differently"):
         assert words in parsed.text
-    assert f"labelled {LABELS[1]}rather {LABELS[0]}" in parsed.text
+    assert f"validationlabelled {LABELS[1]}rather {LABELS[0]}" in parsed.text
     quiet = Parsed(data_section(data_metrics({}) | {"num_unreadable": 0}, {}).body).text
     assert "Every picture could be read" in quiet and "twin" not in quiet
 
@@ -253,7 +251,7 @@ def test_a_search_shows_every_trial_and_which_one_became_the_bundle():
 
 
 def test_no_finding_is_kept_from_the_reader():
-    assert other_section({"search": {}, "duplicates": None, "thresholds": {"without_positives": []}}) is None
+    assert other_section({"search": {}, "data": {"sources": [1]}, "thresholds": {"without_positives": []}}) is None
     found = other_section({"comparison": {"before": {"accuracy": 0.91234567}, "why": "<b>"}})
     assert found is not None
     text = Parsed(found.body).text

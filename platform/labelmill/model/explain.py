@@ -182,9 +182,9 @@ def _as_map(output: Tensor) -> Tensor | None:
 
 def _grad_cam(logit: Tensor, outputs: Sequence[Tensor]) -> Tensor:
     """Channels weighted by their mean gradient, as far as their sum speaks for the label: [side, side]."""
-    spatial = [output for output in outputs if output.ndim == 4] or outputs
-    large = [output for output in spatial if _places(output) >= _MIN_PLACES]
-    output = large[-1] if large else max(spatial, key=_places)
+    alike = [output for output in outputs if output.ndim == outputs[-1].ndim]  # not the stem of a network of tokens
+    large = [output for output in alike if _places(output) >= _MIN_PLACES]
+    output = large[-1] if large else max(alike, key=_places)
     (gradient,) = torch.autograd.grad(logit, output)
     maps, gradients = _as_map(output.detach()), _as_map(gradient)
     assert maps is not None and gradients is not None

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["Frame", "svg"]
+__all__ = ["Frame", "round_ends", "svg"]
 
 _WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 360, 200, 46, 10, 12, 26
 _INNER, _DEEP = _WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM
@@ -47,6 +47,19 @@ class Frame:
     def _anchor(self, x: float, text: str) -> str:
         """A long text at the right edge would be cut off."""
         return "end" if self.place(x, 0)[0] > _LEFT + 0.95 * _INNER and len(text) > 3 else "middle"
+
+
+def round_ends(low: float, high: float) -> tuple[float, float]:
+    """The closest ends of an axis around two values whose quarters are round numbers; from zero where that is near."""
+    if low == high:
+        low, high = low - abs(low) / 10, high + (abs(high) / 10 or 1.0)
+    low = 0.0 if 0 <= low < high / 2 else low
+    power = 10.0 ** math.floor(math.log10((high - low) / 4))
+    for step in (power * multiple for multiple in (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10, 15, 20)):
+        start = math.floor(low / step + 1e-9) * step
+        if start + 4 * step >= high - 1e-9 * step:
+            return start, start + 4 * step
+    raise AssertionError(f"no axis from {low} to {high}")
 
 
 def svg(

@@ -1,10 +1,9 @@
 """Bars as SVG text, to stand in a page: they scale with their column and take their colours from it."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from labelmill.page.axes import Frame, svg
+from labelmill.page.axes import Frame, round_ends, svg
 
 __all__ = ["Bar", "bar_chart", "row_bar", "share_bar"]
 
@@ -20,7 +19,7 @@ class Bar:
 def bar_chart(bars: Sequence[Bar], ticks: Sequence[tuple[float, str]], description: str) -> str:
     """Bars side by side, from zero. `ticks` are (place, text) below them, the place in bars from the left edge; their
     texts and `description` are escaped already."""
-    frame = Frame((0.0, float(max(1, len(bars)))), (0.0, _round_top(max([bar.value for bar in bars], default=0.0))))
+    frame = Frame((0.0, float(max(1, len(bars)))), round_ends(0.0, max([bar.value for bar in bars], default=0.0)))
     step = (frame.right - frame.left) / max(1, len(bars))
     gap = min(2.0, step / 5)
     parts = [frame.grid(), frame.below(ticks)]
@@ -56,11 +55,3 @@ def row_bar(share: float, between: Sequence[float] | None = None) -> str:
         f'<rect class="rail" width="100" height="8"/><rect class="bar" width="{share * 100:.2f}" height="8"/>'
         f"{whisker}</svg>"
     )
-
-
-def _round_top(value: float) -> float:
-    """The least end of an axis that holds `value` and whose quarters are round numbers."""
-    if value <= 0:
-        return 1.0
-    power = 10.0 ** math.floor(math.log10(value / 4))
-    return next(4 * step * power for step in (1, 2, 2.5, 5, 10) if 4 * step * power >= value * 0.999)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from labelmill.page.axes import Frame, svg
+from labelmill.page.axes import Frame, round_ends, svg
 
 __all__ = ["Curve", "Mark", "curve_chart", "key"]
 
@@ -43,7 +43,7 @@ def curve_chart(
     """Curves between the first and the last of `x_ticks`, over `y` or what they need. All texts are escaped already."""
     xs = [x for x, _ in x_ticks]
     values = [value for curve in curves for _, value in (*curve.points, *((x, y) for x, y, _ in curve.dots))]
-    frame = Frame((min(xs), max(max(xs), min(xs) + 1e-9)), y or _bounds(values))
+    frame = Frame((min(xs), max(max(xs), min(xs) + 1e-9)), y or round_ends(min(values), max(values)))
     parts = [frame.grid(), frame.below(x_ticks)]
     parts += [_mark(frame, mark) for mark in marks]
     parts += [_line(frame, curve) for curve in curves if len(curve.points) > 1]
@@ -89,9 +89,3 @@ def _mark(frame: Frame, mark: Mark) -> str:
     left_of_it = x + 6 + _CHARACTER_PX * len(mark.words) > frame.right
     place = f'x="{x - 5:.1f}" text-anchor="end"' if left_of_it else f'x="{x + 5:.1f}"'
     return line + (f'<text {place} y="{frame.top + 9}">{mark.words}</text>' if mark.words else "")
-
-
-def _bounds(values: Sequence[float]) -> tuple[float, float]:
-    low, high = min(values), max(values)
-    margin = (high - low) * 0.05 or abs(high) * 0.1 or 1.0
-    return (0.0 if 0 <= low < high / 2 else low - margin), high + margin

@@ -8,7 +8,7 @@ from functools import cache
 from html import escape
 from importlib.resources import files
 
-__all__ = ["Section", "document", "figures", "folded", "sections", "table", "tiles"]
+__all__ = ["Section", "beside", "document", "figures", "folded", "sections", "table", "tiles"]
 
 
 @dataclass(frozen=True)
@@ -61,10 +61,16 @@ def tiles(cells: Sequence[tuple[str, str]]) -> str:
     return f'<div class="tiles">{inner}</div>'
 
 
-def figures(charts: Sequence[tuple[str, str]]) -> str:
-    """Charts side by side: (svg, caption). Captions are escaped already."""
+def figures(charts: Sequence[tuple[str, str]], *, dense: bool = False) -> str:
+    """Charts side by side: (svg, caption), more of them in a row when `dense`. Captions are escaped already."""
     inner = "".join(f"<figure>{svg}<figcaption>{caption}</figcaption></figure>" for svg, caption in charts)
-    return f'<div class="charts{" even" if len(charts) % 2 == 0 else ""}">{inner}</div>'
+    look = " dense" if dense else " even" if len(charts) % 2 == 0 else ""
+    return f'<div class="charts{look}">{inner}</div>'
+
+
+def beside(left: str, right: str) -> str:
+    """Two parts side by side where there is room. Both are markup already; one may be empty."""
+    return f'<div class="beside"><div>{left}</div><div>{right}</div></div>' if left and right else left or right
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -10,7 +10,7 @@ from PIL import Image
 __all__ = ["heat_image", "jpeg_image"]
 
 _HEAT_PX = 40  # the browser smooths it to the picture's size
-_MAX_OPACITY = 0.72
+_MAX_OPACITY = 0.66
 _COLOURS = ((0.0, (255, 224, 102)), (0.5, (250, 130, 40)), (1.0, (205, 10, 60)))
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from labelmill.evaluate.report.labels import weakest_first
 from labelmill.page.charts import share_bar
 from labelmill.page.curves import key
-from labelmill.page.document import Section, figures, table
+from labelmill.page.document import Section, beside, figures, table
 from labelmill.page.matrix import Shade, matrix
 
 __all__ = ["confusion_section"]
@@ -35,10 +35,8 @@ def _multi_class(evaluation: Mapping[str, Any]) -> Section | None:
         cells = [[counts[row][column] for column in shown] for row in shown]
         body += _counts(cells, [sum(counts[row]) for row in shown], [labels[index] for index in shown])
     if pairs:
-        rows = [
-            [escape(pair["label"]), escape(pair["predicted"]), f"{pair['count']:,}"] for pair in pairs[:_PAIRS_SHOWN]
-        ]
-        body += f"<h3>Most frequent confusions</h3>{table(['label', 'answered', 'pictures'], rows)}"
+        rows = [[f"{escape(pair['label'])} as {escape(pair['predicted'])}", f"{pair['count']:,}"] for pair in pairs]
+        body = beside(body, table(["most frequent confusions", "pictures"], rows[:_PAIRS_SHOWN]))
     return Section("confusion", "Confusion", body) if body else None
 
 

@@ -24,13 +24,14 @@ def threshold_section(evaluation: Mapping[str, Any]) -> Section | None:
         return None
     legend = "".join(key(colour, {"f1": "F1"}.get(name, name)) for name, colour in _OVER_THRESHOLD)
     if evaluation["task"] == "multi_class":
-        words = "Each label against the rest, should an answer below some confidence not count."
+        words = "Each label against the rest, by the confidence from which an answer counts."
     else:
         words = "The dotted line is the threshold that the bundle holds, chosen on the validation pictures."
     charts = [_over_threshold(evaluation, label) for label in labels]
     shown, rest = charts[:_SHOWN_AT_ONCE], charts[_SHOWN_AT_ONCE:]
     body = f"{_rankings(curves, labels[: len(_COLOURS)])}<h3>Over the threshold</h3><p>{words}</p><p>{legend}</p>"
-    body += figures(shown) + (folded(f"{len(rest)} more labels", figures(rest)) if rest else "")
+    body += figures(shown, dense=True)
+    body += folded(f"{len(rest)} more labels", figures(rest, dense=True)) if rest else ""
     return Section("thresholds", "Thresholds", body)
 
 

@@ -11,18 +11,22 @@ from labelmill.page.document import Section, folded, table
 __all__ = ["data_section", "pictures_of", "unreadable_pictures"]
 
 _LABELS_SHOWN, _SUSPECTS_SHOWN, _GROUPS_SHOWN, _PICTURES_OF_GROUP = 40, 24, 8, 6
+_JUDGES = {
+    "suspects": "The model, which did not learn from these pictures, is sure of another answer (confident learning).",
+    "training_suspects": "The features of all other training pictures say something else (confident learning).",
+}
 _SPLIT_COLOURS = {"train": 1, "validation": 3, "test": 2}
 
 
 def data_section(metrics: Mapping[str, Any], thumbnails: Mapping[str, str]) -> Section:
     """`metrics` are a bundle's; `thumbnails` those of `pictures_of`."""
-    findings = metrics["findings"]
+    found = metrics["findings"].get("data", {})
     parts = [
         _counts(metrics),
-        _rare(findings.get("rare_labels")),
-        _sources(findings.get("sources")),
-        _suspects(findings.get("suspects"), thumbnails),
-        _duplicates(findings.get("duplicates"), thumbnails),
+        _rare(found.get("rare_labels")),
+        _sources(found.get("sources")),
+        *(_suspects(found.get(name), thumbnails, judge) for name, judge in _JUDGES.items()),
+        _duplicates(found.get("duplicates"), thumbnails),
         f"<h3>Unreadable pictures</h3>{unreadable_pictures(metrics)}",
     ]
     return Section("data", "Data", "".join(parts))
@@ -30,11 +34,11 @@ def data_section(metrics: Mapping[str, Any], thumbnails: Mapping[str, str]) -> S
 
 def pictures_of(findings: Mapping[str, Any]) -> list[str]:
     """The uris of those pictures that the section shows."""
-    suspects = _worst_suspects(findings.get("suspects"))
-    groups = (findings.get("duplicates") or {}).get("groups", [])[:_GROUPS_SHOWN]
-    return [picture["uri"] for picture in suspects] + [
-        picture["uri"] for group in groups for picture in group["pictures"][:_PICTURES_OF_GROUP]
-    ]
+    found = findings.get("data", {})
+    suspects = [picture for name in _JUDGES for picture in _most_doubtful(found.get(name))]
+    groups = (found.get("duplicates") or {}).get("groups", [])[:_GROUPS_SHOWN]
+    twins = [picture for group in groups for picture in group["pictures"][:_PICTURES_OF_GROUP]]
+    return [picture["uri"] for picture in (*suspects, *twins)]
 
 
 def _counts(metrics: Mapping[str, Any]) -> str:
@@ -84,53 +88,43 @@ def _sources(sources: Sequence[Mapping[str, Any]] | None) -> str:
     return f'<h3>Mixed in</h3><div class="sticky">{table(head, rows)}</div>'
 
 
-def _worst_suspects(suspects: Any) -> list[Mapping[str, Any]]:
-    pictures = [picture for found in _by_split(suspects) for picture in found["pictures"]]
-    return sorted(pictures, key=lambda picture: picture["quality"])[:_SUSPECTS_SHOWN]
+def _most_doubtful(suspects: Mapping[str, Any] | None) -> Sequence[Mapping[str, Any]]:
+    pictures: Sequence[Mapping[str, Any]] = suspects["pictures"][:_SUSPECTS_SHOWN] if suspects else []
+    return pictures
 
 
-def _by_split(suspects: Any) -> list[Mapping[str, Any]]:
-    """Those of one split, or of several by its name."""
-    if not suspects:
-        return []
-    return [suspects] if "pictures" in suspects else list(suspects.values())
-
-
-def _suspects(suspects: Any, thumbnails: Mapping[str, str]) -> str:
-    number = sum(found["num"] for found in _by_split(suspects))
-    if not number:
+def _suspects(suspects: Mapping[str, Any] | None, thumbnails: Mapping[str, str], judge: str) -> str:
+    if not suspects or not suspects["num"]:
         return ""
-    looked_at = sum(found["num_pictures"] for found in _by_split(suspects))
-    shown = _worst_suspects(suspects)
+    shown = _most_doubtful(suspects)
     sheet = "".join(_figure(picture, thumbnails, _doubt(picture)) for picture in shown)
-    some = f", the {len(shown)} most doubtful of them here" if len(shown) < number else ""
+    some = f" The {len(shown)} most doubtful of them:" if len(shown) < suspects["num"] else ""
     return (
-        f"<h3>Labels that may be wrong <small>{number:,} of {looked_at:,} pictures</small></h3><p>The model, which did "
-        f"not learn from these pictures, is sure of another answer (confident learning, by cleanlab){some}.</p>"
-        f'<div class="sheet">{sheet}</div>'
+        f"<h3>Labels that may be wrong <small>{suspects['num']:,} of {suspects['num_pictures']:,} pictures</small></h3>"
+        f'<p>{judge}{some}</p><div class="sheet">{sheet}</div>'
     )
 
 
 def _doubt(picture: Mapping[str, Any]) -> str:
     given, suggested = (escape(", ".join(picture[name])) or "none" for name in ("given", "suggested"))
-    return f"labelled {given}<br>rather <b>{suggested}</b>"
+    return f"{picture['split']}<br>labelled {given}<br>rather <b>{suggested}</b>"
 
 
 def _duplicates(found: Mapping[str, Any] | None, thumbnails: Mapping[str, str]) -> str:
     if found is None:
         return ""
-    number = found["num_exact"] + found["num_near"]
-    if not number:
+    if not found["num_groups"]:
         return "<h3>Duplicates</h3><p>None.</p>"
     leaked = [f"{count:,} {split}" for split, count in found["num_in_train"].items() if count]
-    words = f"{found['num_exact']:,} pictures repeat another one byte for byte, {found['num_near']:,} look like one."
+    exact, near = found["num_exact"], found["num_near"]
+    words = f"Pictures that repeat another one byte for byte: {exact:,}, to the eye: {near:,}."
     if leaked:
         flattery = f"{' and '.join(leaked)} pictures have a twin in train, which flatters the model."
         words += f' <span class="bad">{flattery}</span>'
     if found["num_conflicting"]:
-        words += f" {found['num_conflicting']:,} groups of twins are labelled differently."
+        words += f" Groups of twins that are labelled differently: {found['num_conflicting']:,}."
     groups = "".join(_group(group, thumbnails) for group in found["groups"][:_GROUPS_SHOWN])
-    return f"<h3>Duplicates <small>{found['num_groups']:,} groups</small></h3><p>{words}</p>{groups}"
+    return f"<h3>Duplicates <small>in groups: {found['num_groups']:,}</small></h3><p>{words}</p>{groups}"
 
 
 def _group(group: Mapping[str, Any], thumbnails: Mapping[str, str]) -> str:
@@ -140,7 +134,8 @@ def _group(group: Mapping[str, Any], thumbnails: Mapping[str, str]) -> str:
         _figure(picture, thumbnails, f"{picture['split']}<br>{escape(', '.join(picture['labels'])) or 'none'}")
         for picture in group["pictures"][:_PICTURES_OF_GROUP]
     )
-    return f'<p>{group["num_pictures"]} pictures, {", ".join(marks)}</p><div class="sheet few">{pictures}</div>'
+    head = f'<p class="group">{group["num_pictures"]} pictures, {", ".join(marks)}</p>'
+    return f'{head}<div class="sheet">{pictures}</div>'
 
 
 def _figure(picture: Mapping[str, Any], thumbnails: Mapping[str, str], words: str) -> str:

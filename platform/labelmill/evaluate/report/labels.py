@@ -12,7 +12,7 @@ __all__ = ["FEW_PICTURES", "label_section", "weakest_first"]
 
 FEW_PICTURES = 10  # with fewer a label's own numbers say next to nothing
 _SHOWN_AT_ONCE = 40
-_HEAD = ("label", "", "F1", "precision", "recall", "average precision", "ROC AUC", "threshold", "pictures")
+_HEAD = ("label", "", "F1", "precision", "recall", "average precision", "ROC AUC", "pictures", "threshold")
 
 
 def label_section(evaluation: Mapping[str, Any]) -> Section:
@@ -28,15 +28,16 @@ def weakest_first(evaluation: Mapping[str, Any]) -> list[str]:
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:
-    return f'<div class="sticky bars">{table(_HEAD, rows)}</div>'
+    return f'<div class="sticky bars">{table(_HEAD[: len(rows[0])], rows)}</div>'
 
 
 def _row(evaluation: Mapping[str, Any], label: str) -> list[str]:
     found = evaluation["metrics"]["per_label"][label]
     ends = evaluation["intervals"]["per_label"][label]["f1"]
-    thresholds = dict(zip(evaluation["labels"], evaluation["thresholds"], strict=False))
+    thresholds = dict(zip(evaluation["labels"], evaluation["thresholds"], strict=False))  # multi_class: none
+    threshold = [number(thresholds[label])] if thresholds else []
     few = f' <small class="bad">only {found["support"]}</small>' if found["support"] < FEW_PICTURES else ""
     numbers = [number(found[name]) for name in ("precision", "recall", "average_precision", "roc_auc")]
     f1 = f'<span title="{between(ends)}">{number(found["f1"])}</span>'
     bar = row_bar(found["f1"] or 0.0, ends)
-    return [escape(label) + few, bar, f1, *numbers, number(thresholds.get(label)), f"{found['support']:,}"]
+    return [escape(label) + few, bar, f1, *numbers, f"{found['support']:,}", *threshold]

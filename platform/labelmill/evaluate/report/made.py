@@ -11,7 +11,7 @@ from labelmill.page.document import Section, table
 
 __all__ = ["other_section", "spec_section"]
 
-_SHOWN_ELSEWHERE = frozenset({"rare_labels", "sources", "duplicates", "suspects", "search"})
+_SHOWN_ELSEWHERE = frozenset({"data", "search"})
 
 
 def spec_section(spec: Mapping[str, Any], library_versions: Mapping[str, str]) -> Section:
@@ -33,7 +33,7 @@ def other_section(findings: Mapping[str, Any]) -> Section | None:
         if name not in _SHOWN_ELSEWHERE
         for path, value in _leaves(found)
     ]
-    return Section("findings", "Findings", f'<div class="wide">{table(["", ""], rows)}</div>') if rows else None
+    return Section("findings", "Also found", f'<div class="wide">{table(["", ""], rows)}</div>') if rows else None
 
 
 def _leaves(value: Any, path: str = "") -> list[tuple[str, str]]:

@@ -5,12 +5,12 @@ from html import escape
 from typing import Any
 
 from labelmill.evaluate.report.pictures import Looked
-from labelmill.page.document import Section
+from labelmill.page.document import Section, folded
 from labelmill.page.pictures import heat_image, jpeg_image
 
 __all__ = ["mistake_section"]
 
-_MOST_LABELS = 3
+_MOST_LABELS, _SHOWN_AT_ONCE = 3, 12
 
 
 def mistake_section(looked: Sequence[Looked]) -> Section | None:
@@ -23,8 +23,13 @@ def mistake_section(looked: Sequence[Looked]) -> Section | None:
         '<input class="switch" type="checkbox" id="heat" checked><label for="heat">Show where it saw the label '
         f"({method})</label>"
     )
-    sheet = f'<div class="sheet">{"".join(_figure(each) for each in looked)}</div>'
-    return Section("mistakes", "Worst mistakes", f"{words}{switch}{sheet}")
+    rest = looked[_SHOWN_AT_ONCE:]
+    more = folded(f"{len(rest)} more", _sheet(rest)) if rest else ""
+    return Section("mistakes", "Worst mistakes", f"{words}{switch}{_sheet(looked[:_SHOWN_AT_ONCE])}{more}")
+
+
+def _sheet(looked: Sequence[Looked]) -> str:
+    return f'<div class="sheet">{"".join(_figure(each) for each in looked)}</div>'
 
 
 def _figure(looked: Looked) -> str:

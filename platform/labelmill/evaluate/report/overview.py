@@ -15,9 +15,9 @@ _MEASURED_ON = {
     "epoch and the thresholds, and so flatter the model.",
 }
 _TILES = {
-    "binary": ("map", "macro_f1", "roc_auc", "balanced_accuracy", "accuracy", "ece"),
-    "multi_class": ("accuracy", "balanced_accuracy", "macro_f1", "top_3_accuracy", "top_5_accuracy", "map", "ece"),
-    "multi_label": ("map", "macro_f1", "micro_f1", "roc_auc", "accuracy", "ece"),
+    "binary": ("map", "macro_f1", "roc_auc", "balanced_accuracy", "ece"),
+    "multi_class": ("accuracy", "balanced_accuracy", "macro_f1", "map", "ece"),
+    "multi_label": ("map", "macro_f1", "micro_f1", "accuracy", "ece"),
 }
 _FEW_PICTURES = 30
 

@@ -1,9 +1,11 @@
 """The pictures of a report: read again from the store and made small; one that has gone costs only itself."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,9 +14,11 @@ from labelmill.errors import ImageError
 from labelmill.images.decode import MAX_PIXELS
 from labelmill.images.transform import Preprocessing, evaluation_pixels
 from labelmill.model.bundle import Bundle
-from labelmill.model.explain import Explainer, Explanation
 from labelmill.page.pictures import jpeg_image
 from labelmill.storage import read_pictures
+
+if TYPE_CHECKING:
+    from labelmill.model.explain import Explanation
 
 __all__ = ["Looked", "ReportPictures", "look_at_mistakes", "thumbnails"]
 
@@ -47,6 +51,8 @@ def look_at_mistakes(
     """
     if not mistakes:
         return []
+    from labelmill.model.explain import Explainer  # torch, without which a report can be drawn
+
     explainer = Explainer(bundle, max_pixels=max_pixels)
     shown = replace(bundle.preprocessing, image_size_px=_SIDE_PX)
     found = []

@@ -5,7 +5,7 @@ from typing import Any
 
 from labelmill.evaluate.report.words import HEADLINES, METRIC_WORDS, number
 from labelmill.page.curves import Curve, curve_chart, key
-from labelmill.page.document import Section, figures, table
+from labelmill.page.document import Section, beside, figures, table
 
 __all__ = ["robustness_section"]
 
@@ -28,11 +28,10 @@ def robustness_section(evaluation: Mapping[str, Any]) -> Section | None:
     ticks = [(float(strength), str(strength) if strength else "clean") for strength in range(6)]
     legend = "".join(key(colour, _WORDS.get(kind, kind)) for kind, colour in _COLOURS.items())
     chart = curve_chart(curves, f"{word} over the strength", x_ticks=ticks, y=(0.0, 1.0)) if curves else ""
-    rows = [_row(kind, found, name) for kind in _COLOURS]
+    listed = table(["", "clean", "1", "2", "3", "4", "5"], [_row(kind, found, name) for kind in _COLOURS])
     body = (
         f"<p>{word.capitalize()} on {found['num_pictures']:,} of the pictures, made worse in five steps.</p>"
-        f"{figures([(chart, legend)]) if chart else ''}"
-        f'<div class="sticky">{table(["", "clean", "1", "2", "3", "4", "5"], rows)}</div>'
+        f"{beside(figures([(chart, legend)]) if chart else '', listed)}"
     )
     return Section("robustness", "Robustness", body)
 
