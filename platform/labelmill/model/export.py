@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from labelmill.errors import BundleError, StorageError, first_line
 from labelmill.model.bundle import Bundle
+from labelmill.model.engines.convert import graph_of
 from labelmill.model.engines.openvino_engine import compile_graph
 from labelmill.model.engines.torch_engine import PixelsToLogits
 from labelmill.model.labeler import Labeler
@@ -116,7 +117,10 @@ def _write_onnx(bundle: Bundle, path: Path) -> None:
 
 
 def _write_openvino(bundle: Bundle, path: Path) -> None:
-    graph = ov.Core().read_model(int8_graph(bundle)) if is_quantized(bundle) else _converted(bundle)
+    if is_quantized(bundle):
+        graph = ov.Core().read_model(int8_graph(bundle))
+    else:
+        graph = graph_of(_logits(bundle), bundle.preprocessing.image_size_px)
     slopes, intercepts = (np.array(values, np.float32) for values in _lines(bundle.calibration or {}))
     logits = graph.get_results()[0].input_value(0)
     calibrated = ops.add(ops.multiply(logits, slopes), intercepts)
@@ -126,12 +130,6 @@ def _write_openvino(bundle: Bundle, path: Path) -> None:
     graph = ov.Model([confidences], graph.get_parameters(), bundle.reference)
     graph.set_rt_info(json.dumps(_card(bundle)), "labelmill")
     ov.save_model(graph, path, compress_to_fp16=False)
-
-
-def _converted(bundle: Bundle) -> ov.Model:
-    torch.backends.mha.set_fastpath_enabled(False)  # a fused operator that OpenVINO does not know
-    example = _example(bundle)
-    return ov.convert_model(_logits(bundle), example_input=example, input=[(-1, *example.shape[1:])])
 
 
 def _logits(bundle: Bundle) -> PixelsToLogits:

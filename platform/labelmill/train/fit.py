@@ -19,6 +19,7 @@ from labelmill.train.balance import check_weighted_labels
 from labelmill.train.candidate import Candidate
 from labelmill.train.job import Job
 from labelmill.train.progress import METRIC_BY_TASK, Epoch, Progress, RunFolder
+from labelmill.train.published import published_models
 
 if TYPE_CHECKING:
     from ray.train.torch import TorchTrainer
@@ -56,6 +57,8 @@ def fit(job: Job, training_set: TrainingSet) -> None:
     """
     _check_batch(job, len(training_set.train))
     check_weighted_labels(job.spec.optimize.loss, job.labels)
+    if job.spec.distill is not None:
+        published_models(job, job.spec.distill.teachers)  # asked again by the workers; here before they start
     with ThreadPoolExecutor(1) as early, ExitStack() as stack:
         # Ray's start is mostly waiting, and Ray Train is about to import torch into this process, too.
         early.submit(importlib.import_module, "torch")
