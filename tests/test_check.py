@@ -22,6 +22,10 @@ optimize: {epochs: 1, batch_size: 8, learning_rate: 1e-3}
 workers: {count: 1}
 """
 LABEL = "{kind: label, name: n, registry: ./registry, model: digits@current, images: ./pictures, output: ./labels}"
+EVALUATE = (
+    "{kind: evaluate, name: n, registry: ./registry, model: digits@current, "
+    "data: {images: ./pictures, labels: ./labels.csv}, output: ./report}"
+)
 SERVE = "{kind: serve, name: n, registry: ./registry, model: digits@current}"
 
 
@@ -92,6 +96,12 @@ def test_a_label_job_without_a_registry_is_told_so(folder):
     found = findings(LABEL)
     assert [name for name, finding in found.items() if not finding.ok] == ["registry", "model"]
     assert found["output"].detail == "writable"
+
+
+def test_an_evaluation_is_asked_for_its_model_its_pictures_and_its_output(folder):
+    found = findings(EVALUATE, "data.labels=./none.csv")
+    assert list(found) == ["registry", "model", "images", "labels", "output"]
+    assert [name for name, finding in found.items() if not finding.ok] == ["registry", "model", "labels"]
 
 
 def test_every_kind_of_listing_is_looked_into(folder):

@@ -143,9 +143,9 @@ def test_a_mistake_names_line_field_expectation_and_value(write, change, message
         (
             "kind: label",
             "kind: labels",
-            "job.yaml:1: kind: expected train, label or serve, got 'labels': did you mean label?",
+            "job.yaml:1: kind: expected train, evaluate, label or serve, got 'labels': did you mean label?",
         ),
-        ("kind: label\n", "", "job.yaml:1: kind: required, and missing: train, label or serve"),
+        ("kind: label\n", "", "job.yaml:1: kind: required, and missing: train, evaluate, label or serve"),
     ],
 )
 def test_a_value_of_the_wrong_form_is_explained(write, old, new, message):

@@ -60,7 +60,7 @@ def feed_of(job: Job, training_set: TrainingSet, preprocessing: Preprocessing, r
         training_set.train.take(owned),
         training_set.validation.take(np.arange(rank, len(training_set.validation), size)),
         share=share,
-        num_steps=-(-len(training_set.train) // batch_size),
+        num_steps=-(-training_set.train.num_draws // batch_size),
         num_pictures=len(training_set.train) + len(training_set.validation),
         num_threads=1,
         drawing_weights=drawing_weights(training_set.train.targets, oversample)[owned] if oversample else None,

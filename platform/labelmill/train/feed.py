@@ -139,8 +139,10 @@ class Feed:
     def _endless(self, epoch: int) -> Iterator[int]:
         """An order of this worker's pictures, again and again: full batches may want a few more than it owns."""
         rng = np.random.default_rng([self._spec.optimize.seed, epoch, self._share.start])
-        weights, uris = self._drawing_weights, self._train.uris
-        order = rng.permutation(len(self._train)) if weights is None else draw(weights, rng)
+        weights, rates, uris = self._drawing_weights, self._train.rates, self._train.uris
+        if weights is not None and rates is not None:
+            weights = weights * rates
+        order = self._train.order(rng) if weights is None else draw(weights, rng)
         while True:
             good = [index for index in order.tolist() if uris[index].as_py() not in self.unreadable]
             if not good:

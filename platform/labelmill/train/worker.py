@@ -64,7 +64,7 @@ def _feed(
         train.take(owned),
         validation.take(torch.arange(team.rank, len(validation), team.size).numpy()),
         share=share,
-        num_steps=-(-len(train) // batch_size),
+        num_steps=-(-train.num_draws // batch_size),
         num_pictures=len(train) + len(validation),
         # With a GPU the cores are there to decode; without one the network wants them, and one thread keeps ahead.
         num_threads=max(2, num_cores) if team.device.type == "cuda" else 1,
