@@ -60,7 +60,7 @@ def publish(
     draft = replace(draft, metrics=metrics | {"run": run_digest})
     evaluation = _evaluation(spec, draft, answers, training_set)
     (draft.folder / EVALUATION_NAME).write_text(json.dumps(evaluation, allow_nan=False), encoding="utf-8")
-    pictures = report_pictures(_as_bundle(draft), evaluation, metrics["findings"], max_pixels=spec.max_pixels)
+    pictures = report_pictures(draft.as_bundle(), evaluation, metrics["findings"], max_pixels=spec.max_pixels)
     html = report_html(spec.name, draft, evaluation, candidate.progress, pictures)
     (draft.folder / REPORT_NAME).write_text(html, encoding="utf-8")
     return registry.publish(spec.name, draft)
