@@ -19,7 +19,7 @@ from pathlib import Path
 import pyarrow as pa
 from pyarrow import parquet
 
-from labelmill.errors import DataError, LabelmillError, NotFoundError, StorageError
+from labelmill.errors import DataError, LabelmillError, NotFoundError, SpecError, StorageError
 from labelmill.label.inventory import open_inventory
 from labelmill.model.registry import Registry
 from labelmill.spec import Images, LabelSpec, ServeSpec, TrainSpec
@@ -70,6 +70,8 @@ def _questions(spec: TrainSpec | LabelSpec | ServeSpec) -> list[_Question]:
                 _Question("images", spec.data.images, lambda: _images(spec.data.images)),
                 _Question("labels", spec.data.labels, lambda: _labels(spec.data.images, spec.data.labels)),
                 *_weights(spec),
+                *_target(spec),
+                *_models(spec.registry, spec.published),
                 *_followers(spec),
             ]
         case LabelSpec():
@@ -118,8 +120,12 @@ def _store(uri: str) -> Store:
 def _registry_and_models(registry: str, references: Sequence[str]) -> list[_Question]:
     return [
         _Question("registry", registry, lambda: _registry(registry)),
-        *(_Question("model", reference, partial(_model, registry, reference)) for reference in references),
+        *_models(registry, references),
     ]
+
+
+def _models(registry: str, references: Sequence[str]) -> list[_Question]:
+    return [_Question("model", reference, partial(_model, registry, reference)) for reference in references]
 
 
 def _registry(uri: str) -> str:
@@ -197,12 +203,25 @@ def _columns(name: str, data: bytes) -> list[str]:
 
 
 def _weights(spec: TrainSpec) -> list[_Question]:
-    weights = spec.model.weights
+    weights = spec.model.weights if spec.model else "scratch"
     if weights in ("scratch", "pretrained"):
         return []
     if weights.endswith(".safetensors"):
         return [_Question("weights", weights, lambda: _weights_file(weights))]
-    return [_Question("weights", weights, lambda: _model(spec.registry, weights))]
+    return [_Question("weights", weights, lambda: _starting_version(spec))]
+
+
+def _starting_version(spec: TrainSpec) -> str:
+    assert spec.model is not None
+    bundle = Registry(spec.registry).resolve(spec.model.weights)
+    if bundle.architecture != spec.model.architecture:
+        raise SpecError(f"a {bundle.architecture}, and model.architecture is {spec.model.architecture}")
+    return _model(spec.registry, spec.model.weights)
+
+
+def _target(spec: TrainSpec) -> list[_Question]:
+    """What approach adapt adapts to."""
+    return [_Question("target", spec.adapt.images, partial(_images, spec.adapt.images))] if spec.adapt else []
 
 
 def _followers(spec: TrainSpec) -> list[_Question]:

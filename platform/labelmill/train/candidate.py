@@ -14,7 +14,16 @@ from labelmill.train.progress import Progress
 __all__ = ["Candidate", "make_candidate"]
 
 # Loaded when asked for: most of them import torch.
-_APPROACHES = {"fine_tune": "labelmill.train.fit"}
+_APPROACHES = {
+    "fine_tune": "labelmill.train.fit",
+    "linear_probe": "labelmill.train.few_shot",
+    "prototype": "labelmill.train.few_shot",
+    "adapt": "labelmill.train.adapt",
+    "quantize": "labelmill.train.quantize",
+    "prune": "labelmill.train.prune",
+    "ensemble": "labelmill.train.ensemble",
+    "average": "labelmill.train.average",
+}
 _SEARCH = "labelmill.train.tune"
 
 
@@ -23,13 +32,15 @@ class Candidate:
     """A network whose `weights.safetensors`, and what else shall travel with it, lie in the draft's folder.
 
     `progress` are the epochs it was trained for, where it was; `findings` are what its making found out, plain JSON
-    values that go into the bundle's metrics and its report.
+    values that go into the bundle's metrics and its report; `unreadable` are the pictures it had to leave out, uri ->
+    reason.
     """
 
     architecture: str
     preprocessing: Preprocessing
     progress: Progress | None = None
     findings: Mapping[str, Any] = field(default_factory=dict)
+    unreadable: Mapping[str, str] = field(default_factory=dict)
 
 
 def make_candidate(job: Job, training_set: TrainingSet, draft: Path) -> Candidate:

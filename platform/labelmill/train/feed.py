@@ -9,12 +9,13 @@ epoch here, 4.2 to 7.8 s through `map_batches` and `streaming_split`, whose firs
 numpy let go of the interpreter while they work.
 """
 
+import os
 import queue
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count, islice, pairwise
 from typing import TypeVar
 
@@ -28,6 +29,7 @@ from labelmill.images.transform import Preprocessing, evaluation_pixels
 from labelmill.spec import TrainSpec
 from labelmill.storage import read_pictures
 from labelmill.train.balance import draw
+from labelmill.train.resolution import training_side_px
 
 __all__ = ["Batch", "Feed", "Share", "check_unreadable"]
 
@@ -38,6 +40,7 @@ T = TypeVar("T")
 _NUM_BATCHES_AHEAD = 4
 _NUM_FETCHED_AT_ONCE = 64
 _VALIDATION_BATCH_SIZE = 64
+_ALONE_CACHE_BYTES = 2**30
 
 
 @dataclass(frozen=True)
@@ -100,16 +103,35 @@ class Feed:
         self._kept: dict[str, bytes] = {}
         self._room_bytes = cache_size_bytes
 
+    @classmethod
+    def alone(cls, spec: TrainSpec, preprocessing: Preprocessing, pictures: Examples, *, num_pictures: int) -> "Feed":
+        """For one process that sees the same pictures as they are (`validation_batches`) and augmented. Of
+        `num_pictures` the spec's share may be unreadable."""
+        batch_size = min(_VALIDATION_BATCH_SIZE, len(pictures))
+        return cls(
+            spec,
+            preprocessing,
+            pictures,
+            pictures,
+            share=Share.of(0, 1, batch_size),
+            num_steps=-(-len(pictures) // batch_size),
+            num_pictures=num_pictures,
+            num_threads=len(os.sched_getaffinity(0)),
+            cache_size_bytes=_ALONE_CACHE_BYTES,
+        )
+
     def training_batches(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
         """`num_steps` full batches of this worker's share, in a new order and augmented anew for each epoch; those
         before `first_step` are left out.
         """
         skipped = first_step * self._share.size
         wanted = self.num_steps * self._share.size - skipped
+        side_px = training_side_px(self._spec, self._preprocessing.image_size_px, epoch)
+        preprocessing = replace(self._preprocessing, image_size_px=side_px)
         decoded = self._decoded(
             self._train,
             islice(self._endless(epoch), skipped, None),
-            lambda data, place: self._augmented(data, epoch, skipped + place),
+            lambda data, place: self._augmented(data, preprocessing, epoch, skipped + place),
         )
         batches = _batches(decoded, self._train.targets, self._share.size, wanted)
         return _ahead(batches, _NUM_BATCHES_AHEAD)
@@ -197,17 +219,11 @@ class Feed:
     def _example(self) -> str:
         return f": {next(iter(self.unreadable.values()))}" if self.unreadable else "."
 
-    def _augmented(self, data: bytes, epoch: int, place: int) -> NDArray[np.uint8]:
+    def _augmented(self, data: bytes, preprocessing: Preprocessing, epoch: int, place: int) -> NDArray[np.uint8]:
         spec = self._spec
         step, row = divmod(place, self._share.size)
-        return training_pixels(
-            data,
-            self._preprocessing,
-            flip=spec.augment.flip,
-            crop_scale=spec.augment.crop_scale,
-            rng=np.random.default_rng([spec.optimize.seed, epoch, step, self._share.start + row]),
-            max_pixels=spec.max_pixels,
-        )
+        rng = np.random.default_rng([spec.optimize.seed, epoch, step, self._share.start + row])
+        return training_pixels(data, preprocessing, spec.augment, rng=rng, max_pixels=spec.max_pixels)
 
     def _plain(self, data: bytes) -> NDArray[np.uint8]:
         return evaluation_pixels(data, self._preprocessing, max_pixels=self._spec.max_pixels)[0]

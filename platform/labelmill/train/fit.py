@@ -39,7 +39,7 @@ def make(job: Job, training_set: TrainingSet, draft: Path) -> Candidate:
     if progress.num_epochs < job.spec.optimize.epochs:
         logger.info("stopped early: no epoch after %d of %d was better", progress.best.number, progress.num_epochs)
     folder.download_weights(progress.best.number, draft / WEIGHTS_NAME)
-    return Candidate(job.spec.model.architecture, progress.preprocessing, progress)
+    return Candidate(job.model.architecture, progress.preprocessing, progress)
 
 
 def fit(job: Job, training_set: TrainingSet) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from labelmill.spec import TrainSpec
+from labelmill.spec import TrainModel, TrainSpec
 
 __all__ = ["Job"]
 
@@ -19,3 +19,9 @@ class Job:
     labels: tuple[str, ...]
     run_uri: str
     source: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def model(self) -> TrainModel:
+        """The network to train; approaches that train nothing have none, and do not ask."""
+        assert self.spec.model is not None
+        return self.spec.model

@@ -35,7 +35,8 @@ class Epoch:
     time `ended_at_s`.
 
     `metric` and `validation_loss` are those of the validation pictures, the latter by the same objective as `loss`;
-    `training_metric` is that of the last few thousand pictures of the pass, augmented and as they were answered then.
+    `training_metric` is that of the last few thousand pictures of the pass, augmented and as they were answered then;
+    of a mixed picture the labels of its larger part count.
     """
 
     number: int

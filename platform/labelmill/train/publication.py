@@ -1,6 +1,6 @@
 """A candidate becomes a bundle: thresholds from validation, metrics from test pictures, a report, a version."""
 
-from dataclasses import fields, replace
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,7 @@ from typing import Any
 from labelmill.dataset import TrainingSet
 from labelmill.evaluate.answers import Answers, answer, measure
 from labelmill.metrics import choose_thresholds
-from labelmill.model.bundle import Bundle, BundleDraft, BundleFile, ModelCard
+from labelmill.model.bundle import Bundle, BundleDraft
 from labelmill.model.labeler import Labeler
 from labelmill.model.registry import Registry
 from labelmill.spec import LoadedSpec, TrainSpec
@@ -54,11 +54,11 @@ def publish(
 def _with_metrics(
     spec: TrainSpec, draft: BundleDraft, training_set: TrainingSet, candidate: Candidate, run_digest: str
 ) -> BundleDraft:
-    labeler = Labeler(_as_bundle(draft), max_pixels=spec.max_pixels)
+    labeler = Labeler(draft.as_bundle(), max_pixels=spec.max_pixels)
     answers = {"validation": answer(labeler, training_set.validation)}
     if len(training_set.test):
         answers["test"] = answer(labeler, training_set.test)
-    unreadable = dict(candidate.progress.unreadable or {}) if candidate.progress else {}
+    unreadable = dict(candidate.unreadable) | dict((candidate.progress and candidate.progress.unreadable) or {})
     for part in answers.values():
         unreadable |= part.unreadable
     check_unreadable(spec, unreadable, training_set.num_pictures)
@@ -91,11 +91,3 @@ def _metrics(
         "num_unreadable": max(len(unreadable), progress.num_unreadable if progress else 0),
         "unreadable": dict(sorted(unreadable.items())[:100]),
     }
-
-
-def _as_bundle(draft: BundleDraft) -> Bundle:
-    """The draft where it lies, for a Labeler to answer with."""
-    manifest = draft.manifest()
-    card = {field.name: getattr(draft, field.name) for field in fields(ModelCard)}
-    files = {name: BundleFile(**content) for name, content in manifest["files"].items()}
-    return Bundle(name="draft", version=0, digest=manifest["digest"], uri=str(draft.folder), files=files, **card)

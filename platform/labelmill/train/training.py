@@ -28,7 +28,7 @@ __all__ = ["TrainResult", "run", "run_digest"]
 logger = logging.getLogger(__name__)
 
 # What decides where and how fast a run goes, or what happens after it, but not what comes out.
-_NOT_IN_DIGEST = ("workers", "promote", "tracking")
+_NOT_IN_DIGEST = ("workers", "promote", "tracking", "max_accuracy_loss")
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,13 @@ def run_digest(source: Mapping[str, Any], fingerprint: str) -> str:
 
 
 def _decisive(source: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in source.items() if key not in _NOT_IN_DIGEST}
+    return {
+        key: {name: part for name, part in value.items() if name not in _NOT_IN_DIGEST}
+        if isinstance(value, dict)
+        else value
+        for key, value in source.items()
+        if key not in _NOT_IN_DIGEST
+    }
 
 
 def _published(registry: Registry, name: str, digest: str) -> Bundle | None:
@@ -108,8 +114,7 @@ def _published(registry: Registry, name: str, digest: str) -> Bundle | None:
 
 def _with_absolute_addresses(spec: TrainSpec, registry: Registry) -> TrainSpec:
     """For the workers, who stand in other folders."""
-    weights = spec.model.weights
-    if weights.endswith(".safetensors"):
-        weights = str(Path(weights).absolute())
-    model = spec.model.model_copy(update={"weights": weights})
+    model = spec.model
+    if model is not None and model.weights.endswith(".safetensors"):
+        model = model.model_copy(update={"weights": str(Path(model.weights).absolute())})
     return spec.model_copy(update={"registry": registry.uri, "model": model})

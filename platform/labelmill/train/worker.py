@@ -13,12 +13,14 @@ import torch
 
 from labelmill.dataset import Examples
 from labelmill.train.balance import drawing_weights
+from labelmill.train.distill import taught
 from labelmill.train.feed import Feed, Share
 from labelmill.train.job import Job
 from labelmill.train.loop import Course, train
 from labelmill.train.losses import build_objective
 from labelmill.train.pause import Pauses
 from labelmill.train.progress import RunFolder
+from labelmill.train.resolution import check_sides
 from labelmill.train.state import State, keep_state, start_state
 from labelmill.train.team import Team
 
@@ -61,8 +63,11 @@ def take_part(
     num_cores = _num_cores() // num_neighbours
     torch.set_num_threads(max(1, num_cores))
     state = start_state(job, team)
+    preprocessing = state.progress.preprocessing
+    check_sides(job.spec, state.network, preprocessing.image_size_px, team.device)
     feed = _feed(job, state, team, *examples, num_cores, num_neighbours)
-    train(Course(job, feed, team, build_objective(job, examples[0].targets, team.device)), state, keep, is_due=is_due)
+    objective = build_objective(job, examples[0].targets, team.device)
+    train(Course(job, feed, team, taught(job, objective, preprocessing)), state, keep, is_due=is_due)
 
 
 def _feed(
