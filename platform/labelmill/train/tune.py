@@ -65,7 +65,7 @@ def make(job: Job, training_set: TrainingSet, draft: Path) -> Candidate:
     RunFolder(trial.job.run_uri).download_weights(epochs.best.number, draft / WEIGHTS_NAME)
     Tracking(job).follow(epochs)
     findings = {"search": _table(job, trials, progress, search.outcomes, best)}
-    return Candidate(trial.job.spec.model.architecture, epochs.preprocessing, epochs, findings)
+    return Candidate(trial.job.model.architecture, epochs.preprocessing, epochs, findings)
 
 
 def _trials(job: Job) -> list[Trial]:
