@@ -36,6 +36,7 @@ _READERS: Mapping[str, tuple[str, ...]] = {
     "optimize": ("fine_tune", "prune"),
     "workers": ("fine_tune", "prune"),
     "distill": ("fine_tune", "prune"),
+    "tune": ("fine_tune",),
     "few_shot": ("linear_probe", "prototype"),
     "adapt": ("adapt",),
     "quantize": ("quantize",),
