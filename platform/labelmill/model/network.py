@@ -273,6 +273,8 @@ def _read_state(path: str) -> dict[str, Tensor]:
 
 def _dry_run(network: nn.Module, size_px: int) -> None:
     """Run the network on shapes alone (no arithmetic): a size it cannot take is known here, not in a worker."""
+    if next(network.parameters()).is_meta:
+        return  # only looked at, by whoever made it on the device of that name
     was_training = network.training
     with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
         network.eval()(torch.empty(1, 3, size_px, size_px))
