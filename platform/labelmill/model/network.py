@@ -101,8 +101,8 @@ def build_network(
     source, name = _split(architecture)
     size_px = image_size_px or default_preprocessing(architecture).image_size_px
     build = _build_timm if source == "timm" else _build_torchvision
-    drops = {_DROPS[source][field]: value for field, value in (("dropout", dropout), ("drop_path", drop_path))}
-    drops = {name: value for name, value in drops.items() if value is not None}
+    asked = {"dropout": dropout, "drop_path": drop_path}
+    drops = {_DROPS[source][field]: value for field, value in asked.items() if value is not None}
     with _size_errors(architecture, size_px), _drop_errors(architecture, drops):
         network = build(name, num_logits, weights, size_px, head_rows, drops)
         _dry_run(network, size_px)
