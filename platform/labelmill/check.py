@@ -7,17 +7,20 @@ import os
 import socket
 import threading
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
+from http.client import HTTPException
 from pathlib import Path
 
 import pyarrow as pa
 from pyarrow import parquet
 
 from labelmill.dataset.labels_file import FURTHER_COLUMNS
-from labelmill.errors import DataError, LabelmillError, NotFoundError, StorageError
+from labelmill.errors import DataError, LabelmillError, NotFoundError, SpecError, StorageError
 from labelmill.label.inventory import open_inventory
 from labelmill.model.registry import Registry
 from labelmill.spec import (
@@ -82,6 +85,9 @@ def _questions(spec: Spec) -> list[_Question]:
                     for question in _pictures(f"images {number}", f"labels {number}", source)
                 ),
                 *_weights(spec),
+                *_target(spec),
+                *_models(spec.registry, spec.published),
+                *_followers(spec),
             ]
         case LabelSpec():
             return [
@@ -135,8 +141,12 @@ def _store(uri: str) -> Store:
 def _registry_and_models(registry: str, references: Sequence[str]) -> list[_Question]:
     return [
         _Question("registry", registry, lambda: _registry(registry)),
-        *(_Question("model", reference, partial(_model, registry, reference)) for reference in references),
+        *_models(registry, references),
     ]
+
+
+def _models(registry: str, references: Sequence[str]) -> list[_Question]:
+    return [_Question("model", reference, partial(_model, registry, reference)) for reference in references]
 
 
 def _registry(uri: str) -> str:
@@ -222,12 +232,42 @@ def _columns(name: str, data: bytes) -> list[str]:
 
 
 def _weights(spec: TrainSpec) -> list[_Question]:
-    weights = spec.model.weights
+    weights = spec.model.weights if spec.model else "scratch"
     if weights in ("scratch", "pretrained"):
         return []
     if weights.endswith(".safetensors"):
         return [_Question("weights", weights, lambda: _weights_file(weights))]
-    return [_Question("weights", weights, lambda: _model(spec.registry, weights))]
+    return [_Question("weights", weights, lambda: _starting_version(spec))]
+
+
+def _starting_version(spec: TrainSpec) -> str:
+    assert spec.model is not None
+    bundle = Registry(spec.registry).resolve(spec.model.weights)
+    if bundle.architecture != spec.model.architecture:
+        raise SpecError(f"a {bundle.architecture}, and model.architecture is {spec.model.architecture}")
+    return _model(spec.registry, spec.model.weights)
+
+
+def _target(spec: TrainSpec) -> list[_Question]:
+    """What approach adapt adapts to."""
+    return [_Question("target", spec.adapt.images, partial(_images, spec.adapt.images))] if spec.adapt else []
+
+
+def _followers(spec: TrainSpec) -> list[_Question]:
+    server = spec.tracking.mlflow
+    return [_Question("mlflow", server, lambda: _mlflow(server))] if server else []
+
+
+def _mlflow(server: str) -> str:
+    try:
+        with urllib.request.urlopen(f"{server}/version", timeout=TIMEOUT_S) as answer:
+            return f"reachable, version {answer.read(100).decode('ascii', 'replace').strip()}"
+    except urllib.error.HTTPError as exc:
+        if exc.code in (401, 403):
+            return "reachable, and wants credentials"
+        raise StorageError(f"answers {exc.code} to /version: is it an MLflow server?") from exc
+    except (OSError, HTTPException) as exc:
+        raise StorageError(f"no MLflow answers there: {getattr(exc, 'reason', None) or exc}") from exc
 
 
 def _weights_file(path: str) -> str:

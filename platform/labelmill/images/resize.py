@@ -7,6 +7,7 @@ scalar code; here each step is a small float32 matrix product, which numpy hands
 """
 
 import math
+import threading
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -23,6 +24,7 @@ _BLOCK = 8  # outputs a product computes: fewer means more calls, more means mor
 # OpenBLAS starts its threads above this many multiplications. In a process per core they would fight each other for
 # milliseconds.
 _MAX_PRODUCT = 1 << 18
+_MAX_KEPT_VALUES = 1 << 22  # 16 MiB; what a larger picture needs is given back at once
 
 
 def resize(pixels_hwc: NDArray[np.uint8], box: Box, size_px: int) -> NDArray[np.uint8]:
@@ -34,11 +36,37 @@ def resize(pixels_hwc: NDArray[np.uint8], box: Box, size_px: int) -> NDArray[np.
     height_px, width_px, channels = pixels_hwc.shape
     left, top, right, bottom = box
     rows, columns = _bands(height_px, top, bottom, size_px), _wide_bands(width_px, left, right, size_px, channels)
-    part = pixels_hwc.reshape(height_px, -1)[rows.begin : rows.end, columns.begin : columns.end].astype(np.float32)
+    part = _room.array("part", rows.end - rows.begin, columns.end - columns.begin)
+    touched = pixels_hwc[rows.begin : rows.end, columns.begin // channels : columns.end // channels]
+    np.copyto(part.reshape(touched.shape), touched)
     resized = _across(_down(part, rows), columns)[:size_px, : size_px * channels]
     np.clip(resized, 0, 255, out=resized)
     resized += 0.5
     return resized.astype(np.uint8).reshape(size_px, size_px, channels)
+
+
+class _Room(threading.local):
+    """Memory to compute in, used again by the next call of the same thread.
+
+    Fresh memory of this size comes from the system page by page: 900 of them for a photograph, which took longer than
+    the arithmetic (2.3 ms against 0.8 ms).
+    """
+
+    def __init__(self) -> None:
+        self._kept: dict[str, NDArray[np.float32]] = {}
+
+    def array(self, name: str, *shape: int) -> NDArray[np.float32]:
+        """An array with anything in it; the last one of this name must no longer be in use."""
+        wanted = math.prod(shape)
+        kept = self._kept.get(name)
+        if kept is None or len(kept) < wanted:
+            kept = np.empty(wanted, dtype=np.float32)
+            if wanted <= _MAX_KEPT_VALUES:
+                self._kept[name] = kept
+        return kept[:wanted].reshape(shape)
+
+
+_room = _Room()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,7 +82,7 @@ class _Bands:
 def _down(pixels: NDArray[np.float32], bands: _Bands) -> NDArray[np.float32]:
     """[rows in, n] to [rows out, n]. Blocks: [num, outputs, inputs]."""
     num, block, reach = bands.blocks.shape
-    result = np.empty((num * block, pixels.shape[1]), dtype=np.float32)
+    result = _room.array("down", num * block, pixels.shape[1])
     step = max(1, _MAX_PRODUCT // (block * reach))
     for at in range(0, pixels.shape[1], step):
         for index, start in enumerate(bands.starts):
@@ -67,7 +95,7 @@ def _down(pixels: NDArray[np.float32], bands: _Bands) -> NDArray[np.float32]:
 def _across(pixels: NDArray[np.float32], bands: _Bands) -> NDArray[np.float32]:
     """[n, columns in] to [n, columns out]. Blocks: [num, inputs, outputs]."""
     num, reach, block = bands.blocks.shape
-    result = np.empty((pixels.shape[0], num * block), dtype=np.float32)
+    result = _room.array("across", pixels.shape[0], num * block)
     step = max(1, _MAX_PRODUCT // (reach * block))
     for at in range(0, pixels.shape[0], step):
         for index, start in enumerate(bands.starts):
@@ -95,7 +123,7 @@ def _wide_bands(length_px: int, low: float, high: float, size_px: int, channels:
     )
 
 
-@lru_cache(maxsize=256)  # 20 KB each; pictures of one store share a few sizes
+@lru_cache(maxsize=1024)  # 20 KB each; pictures of one store share a few sizes, and so do random crops in training
 def _bands(length_px: int, low: float, high: float, size_px: int) -> _Bands:
     scale = (high - low) / size_px
     stretch = max(scale, 1.0)

@@ -134,6 +134,13 @@ class BundleDraft(ModelCard):
         }
         return {**content, "digest": _digest(content)}
 
+    def as_bundle(self) -> "Bundle":
+        """The draft where it lies, for a Labeler to answer with before anything is published."""
+        manifest = self.manifest()
+        card = {field.name: getattr(self, field.name) for field in fields(ModelCard)}
+        files = {name: BundleFile(**content) for name, content in manifest["files"].items()}
+        return Bundle(name="draft", version=0, digest=manifest["digest"], uri=str(self.folder), files=files, **card)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Bundle(ModelCard):
@@ -179,11 +186,15 @@ class Bundle(ModelCard):
 
     def weights_path(self) -> Path:
         """The weights as a local file, fetched once a machine and checked against the manifest at every call."""
-        expected = self.files[WEIGHTS_NAME].sha256
-        path = cache_folder() / "weights" / f"{expected}.safetensors"
-        if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == expected:
+        return self.local_file(
+            WEIGHTS_NAME, cache_folder() / "weights" / f"{self.files[WEIGHTS_NAME].sha256}.safetensors"
+        )
+
+    def local_file(self, name: str, path: Path) -> Path:
+        """One of `files` at a place of this machine: fetched unless it is there already, unchanged."""
+        if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == self.files[name].sha256:
             return path
-        data = self.read_file(WEIGHTS_NAME)
+        data = self.read_file(name)
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as aside:
             aside.write(data)

@@ -20,6 +20,7 @@ from labelmill.train.feed import Batch, Feed, check_unreadable
 from labelmill.train.job import Job
 from labelmill.train.layers import freeze
 from labelmill.train.losses import Objective, confidences
+from labelmill.train.mixing import mixed
 from labelmill.train.precision import Precision
 from labelmill.train.progress import METRIC_BY_TASK, Epoch
 from labelmill.train.schedule import build_schedule
@@ -65,6 +66,7 @@ def train(
     """
     optimize, feed, team = course.job.spec.optimize, course.feed, course.team
     schedule = build_schedule(state.optimizer, optimize, feed.num_steps)
+    team.share(state.network)
     model: nn.Module | None = None
 
     def pause() -> None:
@@ -115,11 +117,13 @@ def train_step(course: Course, model: nn.Module, state: State, batch: Batch, pas
     losses = []
     for number, piece in enumerate(pieces, 1):
         pixels, targets = to_device(piece, state.progress.preprocessing, team.device)
+        seed = optimize.seed, state.progress.num_epochs, state.progress.step, team.rank, number
+        pixels, shares = mixed(pixels, targets, course.job.spec.augment, seed)
         with team.averaging(model, now=number == len(pieces)):
             with precision.autocast():
                 logits = model(pixels).float()
             # DDP averages over the workers, whose parts of a batch may differ by a picture: hence not a plain mean.
-            loss = course.objective(logits, targets, pixels) * team.size / course.feed.batch_size
+            loss = course.objective(logits, shares, pixels) * team.size / course.feed.batch_size
             torch.autograd.backward(state.scaler.scale(loss))
         losses.append(loss.detach())
         passed.answers.append((logits.detach(), targets))
@@ -145,6 +149,7 @@ def measure_epoch(course: Course, state: State, passed: Pass, pictures_per_s: fl
         num_workers=course.team.size,
         curve=_curve(losses, passed.rates, state.progress.step - len(losses)),
         validation_loss=validation_loss,
+        ended_at_s=time.time(),
         training_metric=_metric(course, [(confidences(course.job.spec.task, x), y) for x, y in passed.answers]),
     )
 
@@ -210,8 +215,7 @@ def _metric(course: Course, answers: list[tuple[Tensor, Tensor]]) -> float:
 
     parts = course.team.gather((joined([targets for _, targets in answers]), joined([given for given, _ in answers])))
     targets_nl, confidences_nl = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-    # Of a mixed picture the larger part counts.
-    metrics = evaluate(task, labels, targets_nl > 0.5, confidences_nl, [0.5] * len(labels))
+    metrics = evaluate(task, labels, targets_nl, confidences_nl, [0.5] * len(labels))
     return float(metrics[METRIC_BY_TASK[task]] or 0.0)
 
 

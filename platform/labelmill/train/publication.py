@@ -2,19 +2,19 @@
 and a version."""
 
 import json
-from dataclasses import fields, replace
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from labelmill.dataset import TrainingSet, find_suspects
+from labelmill.dataset import TrainingSet, find_suspects, left_out_confidences
 from labelmill.errors import DataError
 from labelmill.evaluate.answers import Answers, answer, measure
 from labelmill.evaluate.calibration import fit_calibration
 from labelmill.evaluate.evaluation import EVALUATION_NAME, evaluation_of
 from labelmill.evaluate.robustness import measure_robustness
 from labelmill.metrics import choose_thresholds
-from labelmill.model.bundle import Bundle, BundleDraft, BundleFile, ModelCard
+from labelmill.model.bundle import Bundle, BundleDraft
 from labelmill.model.labeler import Labeler
 from labelmill.model.registry import Registry
 from labelmill.spec import LoadedSpec, TrainSpec
@@ -56,11 +56,11 @@ def publish(
     draft, findings = _decided(spec, draft, answers["validation"])
     metrics = _metrics(draft, answers, training_set, candidate, unreadable)
     metrics["findings"] |= findings
-    metrics["findings"]["data"] = {**metrics["findings"].get("data", {}), "suspects": _suspects(draft, answers)}
+    metrics["findings"]["data"] = metrics["findings"].get("data", {}) | _suspects(spec, draft, answers, training_set)
     draft = replace(draft, metrics=metrics | {"run": run_digest})
     evaluation = _evaluation(spec, draft, answers, training_set)
     (draft.folder / EVALUATION_NAME).write_text(json.dumps(evaluation, allow_nan=False), encoding="utf-8")
-    pictures = report_pictures(_as_bundle(draft), evaluation, metrics["findings"], max_pixels=spec.max_pixels)
+    pictures = report_pictures(draft.as_bundle(), evaluation, metrics["findings"], max_pixels=spec.max_pixels)
     html = report_html(spec.name, draft, evaluation, candidate.progress, pictures)
     (draft.folder / REPORT_NAME).write_text(html, encoding="utf-8")
     return registry.publish(spec.name, draft)
@@ -80,7 +80,7 @@ def _answers(
     spec: TrainSpec, draft: BundleDraft, training_set: TrainingSet, candidate: Candidate
 ) -> tuple[dict[str, Answers], dict[str, str]]:
     """Of the validation and, where there are any, the test pictures; and what could not be read in the whole run."""
-    labeler = Labeler(_as_bundle(draft), max_pixels=spec.max_pixels)
+    labeler = Labeler(draft.as_bundle(), max_pixels=spec.max_pixels)
     answers = {"validation": answer(labeler, training_set.validation)}
     if len(training_set.test):
         answers["test"] = answer(labeler, training_set.test)
@@ -108,10 +108,19 @@ def _decided(spec: TrainSpec, draft: BundleDraft, validation: Answers) -> tuple[
     return replace(draft, thresholds=chosen.values), {"thresholds": findings}
 
 
-def _suspects(draft: BundleDraft, answers: dict[str, Answers]) -> dict[str, Any]:
-    """Labels that the calibrated model doubts, of pictures it did not learn from."""
+def _suspects(
+    spec: TrainSpec, draft: BundleDraft, answers: dict[str, Answers], training_set: TrainingSet
+) -> dict[str, Any]:
+    """`suspects` are doubted by the calibrated model, `training_suspects` by the features it has of the others."""
     answered = {split: (part.examples, draft.confidences(part.logits)) for split, part in answers.items()}
-    return find_suspects(draft.task, draft.labels, answered)
+    found = {"suspects": find_suspects(draft.task, draft.labels, answered)}
+    if spec.data.suspects == "all":
+        labeler = Labeler(draft.as_bundle(), max_pixels=spec.max_pixels, embeddings=True)
+        seen = answer(labeler, training_set.train)
+        assert seen.features is not None
+        confidences = left_out_confidences(draft.task, seen.features, seen.targets)
+        found["training_suspects"] = find_suspects(draft.task, draft.labels, {"train": (seen.examples, confidences)})
+    return found
 
 
 def _evaluation(
@@ -119,7 +128,7 @@ def _evaluation(
 ) -> dict[str, Any]:
     split, robustness = draft.metrics["headline"]["split"], None
     if spec.robustness_pictures:
-        labeler = Labeler(_as_bundle(draft), max_pixels=spec.max_pixels)
+        labeler = Labeler(draft.as_bundle(), max_pixels=spec.max_pixels)
         robustness = measure_robustness(
             labeler, training_set.measured, num_pictures=spec.robustness_pictures, max_pixels=spec.max_pixels
         )
@@ -149,11 +158,3 @@ def _metrics(
         "num_unreadable": max(len(unreadable), progress.num_unreadable if progress else 0),
         "unreadable": dict(sorted(unreadable.items())[:100]),
     }
-
-
-def _as_bundle(draft: BundleDraft) -> Bundle:
-    """The draft where it lies, for a Labeler to answer with."""
-    manifest = draft.manifest()
-    card = {field.name: getattr(draft, field.name) for field in fields(ModelCard)}
-    files = {name: BundleFile(**content) for name, content in manifest["files"].items()}
-    return Bundle(name="draft", version=0, digest=manifest["digest"], uri=str(draft.folder), files=files, **card)
