@@ -92,6 +92,17 @@ def test_every_kind_of_labels_file_is_read_for_its_columns(folder):
     assert findings(TRAIN, "data.labels=folders")["labels"].detail == "1 folder: cats"
 
 
+def test_further_sources_are_reached_for_too(folder):
+    (folder / "synthetic" / "cat").mkdir(parents=True)
+    (folder / "synthetic" / "cat" / "1.png").write_bytes(b"x")
+    (folder / "labels.csv").write_text("uri,labels,slice,group,more\ncats/1.jpg,cat,night,7,x\n")
+    sources = "[{images: ./synthetic, labels: folders}, {images: ./none, labels: ./none.csv}]"
+    found = findings(TRAIN, f"data.sources={sources}")
+    assert found["labels"].detail == "there, columns uri, labels, group, slice"
+    assert found["labels 1"].detail == "1 folder: cat"
+    assert [name for name, finding in found.items() if not finding.ok] == ["images 2", "labels 2"]
+
+
 def test_a_label_job_without_a_registry_is_told_so(folder):
     found = findings(LABEL)
     assert [name for name, finding in found.items() if not finding.ok] == ["registry", "model"]

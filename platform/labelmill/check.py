@@ -7,10 +7,13 @@ import os
 import socket
 import threading
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
+from http.client import HTTPException
 from pathlib import Path
 
 import pyarrow as pa
@@ -84,6 +87,7 @@ def _questions(spec: Spec) -> list[_Question]:
                 *_weights(spec),
                 *_target(spec),
                 *_models(spec.registry, spec.published),
+                *_followers(spec),
             ]
         case LabelSpec():
             return [
@@ -247,6 +251,23 @@ def _starting_version(spec: TrainSpec) -> str:
 def _target(spec: TrainSpec) -> list[_Question]:
     """What approach adapt adapts to."""
     return [_Question("target", spec.adapt.images, partial(_images, spec.adapt.images))] if spec.adapt else []
+
+
+def _followers(spec: TrainSpec) -> list[_Question]:
+    server = spec.tracking.mlflow
+    return [_Question("mlflow", server, lambda: _mlflow(server))] if server else []
+
+
+def _mlflow(server: str) -> str:
+    try:
+        with urllib.request.urlopen(f"{server}/version", timeout=TIMEOUT_S) as answer:
+            return f"reachable, version {answer.read(100).decode('ascii', 'replace').strip()}"
+    except urllib.error.HTTPError as exc:
+        if exc.code in (401, 403):
+            return "reachable, and wants credentials"
+        raise StorageError(f"answers {exc.code} to /version: is it an MLflow server?") from exc
+    except (OSError, HTTPException) as exc:
+        raise StorageError(f"no MLflow answers there: {getattr(exc, 'reason', None) or exc}") from exc
 
 
 def _weights_file(path: str) -> str:

@@ -262,6 +262,15 @@ def test_top_folders_named_like_splits_are_splits(tmp_path: Path, validation: st
     assert names_of(training_set.validation) == {f"{number}.jpg" for number in range(1, 30, 3)}
 
 
+def test_a_lone_folder_named_train_is_no_split(tmp_path: Path):
+    for number in range(30):
+        picture = tmp_path / "train" / ("cat" if number % 2 else "dog") / f"{number}.jpg"
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        picture.write_bytes(b"")
+    training_set = load_training_set(spec_for(tmp_path, "folders", "multi_class"))
+    assert len(training_set.train) == 24 and len(training_set.test) > 0
+
+
 def test_a_label_that_is_called_train_is_no_split(tmp_path: Path):
     for number in range(30):
         picture = tmp_path / "store" / ("train" if number % 2 else "test") / f"{number}.jpg"

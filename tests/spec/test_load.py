@@ -206,6 +206,14 @@ def test_binary_by_folders_wants_the_positive_folder(write):
     assert load_spec(write(text), ["data.positive=cat"]).spec.data.positive == "cat"
 
 
+def test_a_source_by_folders_wants_the_positive_folder_too(write):
+    text = TRAIN.replace("multi_label", "binary")
+    source = "data.sources=[{images: ./more, labels: folders, weight: 0.5}]"
+    assert "data.positive: required with task binary" in refusal(write(text), source)
+    assert load_spec(write(text), [source, "data.positive=cat"]).spec.data.sources[0].weight == 0.5
+    assert "weight" in refusal(write(text), "data.sources=[{images: ./more, labels: folders, weight: 0}]")
+
+
 def test_workers_may_be_a_range(write):
     spec = load_spec(write(TRAIN), ["workers.count={min: 1, max: 8}"]).spec
     assert spec.workers.count == Range(min=1, max=8)

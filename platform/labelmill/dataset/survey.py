@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -29,6 +30,8 @@ logger = logging.getLogger(__name__)
 # What is remembered of a picture: blake2b of its bytes, and what `images.likeness` says of it.
 SIGHT = np.dtype([("bytes", "<u8"), ("hash", "<u8"), ("colours", "u1", COLOURS_PX * COLOURS_PX * 3)])
 
+Item = tuple[str, str]  # uri, etag
+
 _NUM_AT_ONCE = 64
 _NUM_LOOKED_UP = 500  # SQLite takes so many question marks in every version
 
@@ -43,45 +46,56 @@ class Survey:
 
 
 def survey(uris: pa.Array, etags: pa.Array, *, max_pixels: int) -> Survey:
-    """Look at every picture once, or remember it. UnavailableError: the store is down."""
+    """Look at every picture once, or remember it. UnavailableError: the store is down. StorageError: nothing can be
+    kept in the cache folder.
+    """
     items = list(zip(uris.to_pylist(), etags.to_pylist(), strict=True))
+    path = cache_folder() / "sights-1.sqlite"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with closing(_Memory(path)) as memory:
+            return _looked_at(items, memory, max_pixels)
+    except (OSError, sqlite3.Error) as exc:
+        raise StorageError(
+            f"{path}: expected to keep what pictures look like here, and {exc}. Set LABELMILL_CACHE to a folder that "
+            "can be written, or set data.duplicates: ignore."
+        ) from exc
+
+
+def _looked_at(items: Sequence[Item], memory: "_Memory", max_pixels: int) -> Survey:
     sights, readable = np.zeros(len(items), dtype=SIGHT), np.zeros(len(items), dtype=bool)
     unreadable: dict[str, str] = {}
-    with closing(_Memory()) as memory:
-        for index, sight in memory.of(items):
-            sights[index], readable[index] = sight, True
-        new = np.flatnonzero(~readable).tolist()
-        if new:
-            logger.info("looking at %d of %d pictures, the others are known", len(new), len(items))
-        for index, found in _looks(items, new, max_pixels):
-            if isinstance(found, str):
-                unreadable[items[index][0]] = found
-            else:
-                sights[index], readable[index] = found, True
-                memory.keep(items[index], found)
+    for index, sight in memory.of(items):
+        sights[index], readable[index] = sight, True
+    new = np.flatnonzero(~readable).tolist()
+    if new:
+        logger.info("looking at %d of %d pictures, the others are known", len(new), len(items))
+    for index, found in _looks(items, new, max_pixels):
+        if isinstance(found, str):
+            unreadable[items[index][0]] = found
+        else:
+            sights[index], readable[index] = found, True
+            memory.keep(items[index], found)
     return Survey(sights, readable, unreadable)
-
-
-Item = tuple[str, str]  # uri, etag
 
 
 def _looks(items: Sequence[Item], wanted: list[int], max_pixels: int) -> Iterator[tuple[int, np.void | str]]:
     """What each wanted picture shows, or why it cannot be read."""
 
     def look(indices: list[int]) -> list[tuple[int, np.void | str]]:
-        found: dict[int, np.void | str] = {}
-        pixels: dict[int, NDArray[np.uint8]] = {}
-        contents: dict[int, bytes] = {}
+        reasons: dict[int, str] = {}
+        seen: dict[int, tuple[int, NDArray[np.uint8]]] = {}
         for index, data in zip(indices, read_pictures([items[index] for index in indices]), strict=True):
             if isinstance(data, UnavailableError):
                 raise data
+            if isinstance(data, StorageError):
+                reasons[index] = str(data)
+                continue
             try:
-                if isinstance(data, StorageError):
-                    raise data
-                pixels[index], contents[index] = thumbnail(data, max_pixels=max_pixels), data
-            except (StorageError, ImageError) as exc:
-                found[index] = str(exc)
-        return [*found.items(), *zip(contents, _sights(contents, pixels), strict=True)]
+                seen[index] = _number(data), thumbnail(data, max_pixels=max_pixels)
+            except ImageError as exc:
+                reasons[index] = str(exc)
+        return [*reasons.items(), *zip(seen, _sights(list(seen.values())), strict=True)]
 
     chunks = [wanted[start : start + _NUM_AT_ONCE] for start in range(0, len(wanted), _NUM_AT_ONCE)]
     with ThreadPoolExecutor(len(os.sched_getaffinity(0)), thread_name_prefix="survey") as pool:
@@ -89,13 +103,12 @@ def _looks(items: Sequence[Item], wanted: list[int], max_pixels: int) -> Iterato
             yield from looked
 
 
-def _sights(contents: dict[int, bytes], pixels: dict[int, NDArray[np.uint8]]) -> NDArray[np.void]:
-    sights = np.zeros(len(contents), dtype=SIGHT)
-    if contents:
-        thumbnails = np.stack([pixels[index] for index in contents])
-        sights["bytes"] = [_number(data) for data in contents.values()]
-        sights["hash"] = perceptual_hashes(thumbnails)
-        sights["colours"] = colours(thumbnails)
+def _sights(seen: list[tuple[int, NDArray[np.uint8]]]) -> NDArray[np.void]:
+    sights = np.zeros(len(seen), dtype=SIGHT)
+    if seen:
+        numbers, thumbnails = zip(*seen, strict=True)
+        sights["bytes"], sights["hash"] = numbers, perceptual_hashes(np.stack(thumbnails))
+        sights["colours"] = colours(np.stack(thumbnails))
     return sights
 
 
@@ -106,17 +119,9 @@ def _number(data: bytes) -> int:
 class _Memory:
     """Sights by address and version, in a SQLite file that several runs may share."""
 
-    def __init__(self) -> None:
-        path = cache_folder() / "sights-1.sqlite"
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._connection = sqlite3.connect(path, timeout=60)
-            self._connection.execute("CREATE TABLE IF NOT EXISTS sights (key INTEGER PRIMARY KEY, sight BLOB NOT NULL)")
-        except (OSError, sqlite3.Error) as exc:
-            raise StorageError(
-                f"{path}: expected to keep what pictures look like here, and {exc}. Set LABELMILL_CACHE to a folder "
-                "that can be written, or set data.duplicates: ignore."
-            ) from exc
+    def __init__(self, path: Path) -> None:
+        self._connection = sqlite3.connect(path, timeout=60)
+        self._connection.execute("CREATE TABLE IF NOT EXISTS sights (key INTEGER PRIMARY KEY, sight BLOB NOT NULL)")
         self._new: list[tuple[int, bytes]] = []
 
     def of(self, items: Sequence[Item]) -> Iterator[tuple[int, np.void]]:

@@ -21,7 +21,8 @@ _NUM_PICTURES_AT_ONCE = 256
 
 @dataclass(frozen=True)
 class Answers:
-    """The pictures that could be labelled with their logits [N, L], and uri -> reason of the others.
+    """The pictures that could be labelled with their logits [N, L], and uri -> reason of the others. `features` [N, D]
+    are there where the labeler was asked for embeddings.
 
     A card turns logits into confidences, so one pass over the pictures serves a model before and after calibration.
     """
@@ -29,6 +30,7 @@ class Answers:
     examples: Examples
     logits: NDArray[np.float32]
     unreadable: dict[str, str]
+    features: NDArray[np.float16] | None = None
 
     @property
     def targets(self) -> NDArray[np.uint8]:
@@ -39,6 +41,7 @@ def answer(labeler: Labeler, examples: Examples) -> Answers:
     """Label the pictures of a split. DataError when none of them can be read."""
     kept: list[int] = []
     logits: list[NDArray[np.float32]] = []
+    features: list[NDArray[np.float16]] = []
     unreadable: dict[str, str] = {}
     uris = examples.uris.to_pylist()
     for index, found in _answered(labeler, examples):
@@ -49,11 +52,13 @@ def answer(labeler: Labeler, examples: Examples) -> Answers:
         else:
             kept.append(index)
             logits.append(found.logits)
+            features += [] if found.embedding is None else [found.embedding]
     if not kept:
         raise DataError(
             f"none of {len(uris)} pictures can be read to measure the model on; the first: {_first(unreadable)}"
         )
-    return Answers(examples.take(np.array(kept)), np.stack(logits), unreadable)
+    kept_features = np.stack(features) if features else None
+    return Answers(examples.take(np.array(kept)), np.stack(logits), unreadable, kept_features)
 
 
 def measure(card: ModelCard, answers: Answers) -> dict[str, Any]:

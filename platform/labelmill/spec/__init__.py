@@ -16,7 +16,9 @@ from labelmill.spec.published import Average, Distill, Ensemble, Prune, Quantize
 from labelmill.spec.schema import json_schema
 from labelmill.spec.serve import Batching, ServeSpec
 from labelmill.spec.thresholds import ThresholdRule, ThresholdRules
+from labelmill.spec.tracking import Tracking
 from labelmill.spec.train import Range, TrainSpec, Workers
+from labelmill.spec.tune import Interval, Tune, trial_specs
 
 __all__ = [
     "Adapt",
@@ -32,6 +34,7 @@ __all__ = [
     "ExtraData",
     "FewShot",
     "Images",
+    "Interval",
     "LabelSpec",
     "LoadedSpec",
     "Loss",
@@ -45,9 +48,11 @@ __all__ = [
     "Split",
     "ThresholdRule",
     "ThresholdRules",
+    "Tracking",
     "TrainData",
     "TrainModel",
     "TrainSpec",
+    "Tune",
     "Workers",
     "architecture_table",
     "architectures",
@@ -56,4 +61,5 @@ __all__ = [
     "load_spec",
     "optimizers",
     "pattern_regex",
+    "trial_specs",
 ]

@@ -73,3 +73,9 @@ class TrainData(Part):
         description="Pictures that are the same or nearly: report looks at every picture once and tells them, most of "
         "all those in two splits; together also keeps them in one split.",
     )
+    suspects: Literal["held_out", "all"] = Field(
+        default="held_out",
+        description="Where to look for labels that are likely wrong: among validation and test pictures, or among the "
+        "training pictures, too, by the features that the network has of them: one more pass over them. A network that "
+        "learnt all its features from wrong labels doubts fewer of them.",
+    )

@@ -24,6 +24,8 @@ from labelmill.spec.parts import (
 )
 from labelmill.spec.published import Average, Distill, Ensemble, Prune, Quantize
 from labelmill.spec.thresholds import ThresholdRules
+from labelmill.spec.tracking import Tracking
+from labelmill.spec.tune import Tune, check_trials
 
 __all__ = ["Range", "TrainSpec", "Workers"]
 
@@ -34,6 +36,7 @@ _READERS: Mapping[str, tuple[str, ...]] = {
     "optimize": ("fine_tune", "prune"),
     "workers": ("fine_tune", "prune"),
     "distill": ("fine_tune", "prune"),
+    "tune": ("fine_tune",),
     "few_shot": ("linear_probe", "prototype"),
     "adapt": ("adapt",),
     "quantize": ("quantize",),
@@ -77,9 +80,16 @@ class Workers(Part):
     count: Annotated[
         Annotated[Whole, Field(ge=1), Tag("<number>")] | Annotated[Range, Tag("<range>")],
         Discriminator(_count_or_range),
-    ] = Field(description="A number, or {min: 1, max: 8}: elastic.")
+    ] = Field(
+        description="A number, or {min: 1, max: 8}: elastic. With tune: how many trials train at once, each on one."
+    )
     cpus: Number = Field(default=1, gt=0, description="CPU cores that each worker reserves.")
     gpus: Number = Field(default=0, ge=0, description="GPUs that each worker reserves.")
+    checkpoint_every_s: Number = Field(
+        default=300,
+        gt=0,
+        description="Within an epoch, seconds between checkpoints: what a lost worker or a killed run costs at most.",
+    )
 
 
 class TrainSpec(Part):
@@ -105,6 +115,7 @@ class TrainSpec(Part):
     few_shot: FewShot = FewShot()
     adapt: Adapt | None = Field(default=None, description="With approach adapt: what is adapted, and to what.")
     optimize: Optimize = Optimize()
+    tune: Tune | None = Field(default=None, description="Search for better values; the best trial is published.")
     workers: Workers = Workers(count=1)
     distill: Distill | None = Field(default=None, description="Published models that teach the network.")
     quantize: Quantize | None = Field(default=None, description="With approach quantize: what becomes 8-bit integers.")
@@ -118,6 +129,7 @@ class TrainSpec(Part):
     )
     thresholds: ThresholdRules = ThresholdRules()
     robustness_pictures: RobustnessPictures = 0
+    tracking: Tracking = Tracking()
     promote: Literal["never", "always", "when_better"] = Field(
         default="when_better", description="When the alias `current` moves to the new version."
     )
@@ -189,6 +201,14 @@ class TrainSpec(Part):
         if self.approach in ("linear_probe", "prototype") and self.model and self.model.weights == "scratch":
             message = f"approach {self.approach} keeps the features as they are, and a network from scratch has none: "
             raise conflict("model.weights", f"{message}name a version, pretrained, or a .safetensors file")
+        return self
+
+    @model_validator(mode="after")
+    def _every_trial_is_a_spec(self) -> Self:
+        if self.tune is not None:
+            if self.approach != "fine_tune":
+                raise conflict("tune", f"only approach fine_tune can be searched, and approach is {self.approach}")
+            check_trials(self)
         return self
 
     @property

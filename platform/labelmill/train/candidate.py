@@ -24,6 +24,7 @@ _APPROACHES = {
     "ensemble": "labelmill.train.ensemble",
     "average": "labelmill.train.average",
 }
+_SEARCH = "labelmill.train.tune"
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,8 @@ class Candidate:
     """A network whose `weights.safetensors`, and what else shall travel with it, lie in the draft's folder.
 
     `progress` are the epochs it was trained for, where it was; `findings` are what its making found out, plain JSON
-    values that go into the bundle's metrics and its report. `unreadable` are pictures left out, uri -> reason.
+    values that go into the bundle's metrics and its report; `unreadable` are the pictures it had to leave out, uri ->
+    reason.
     """
 
     architecture: str
@@ -47,6 +49,7 @@ class Candidate:
 
 
 def make_candidate(job: Job, training_set: TrainingSet, draft: Path) -> Candidate:
-    """Make the network by the approach that the spec names: the module's function `make`."""
-    make: Callable[[Job, TrainingSet, Path], Candidate] = import_module(_APPROACHES[job.spec.approach]).make
+    """Make the network by the approach that the spec names, or search for the best: the module's function `make`."""
+    module = _APPROACHES[job.spec.approach] if job.spec.tune is None else _SEARCH
+    make: Callable[[Job, TrainingSet, Path], Candidate] = import_module(module).make
     return make(job, training_set, draft)

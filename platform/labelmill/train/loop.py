@@ -149,6 +149,7 @@ def measure_epoch(course: Course, state: State, passed: Pass, pictures_per_s: fl
         num_workers=course.team.size,
         curve=_curve(losses, passed.rates, state.progress.step - len(losses)),
         validation_loss=validation_loss,
+        ended_at_s=time.time(),
         training_metric=_metric(course, [(confidences(course.job.spec.task, x), y) for x, y in passed.answers]),
     )
 

@@ -7,7 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from labelmill.dataset import TrainingSet, find_suspects
+from labelmill.dataset import TrainingSet, find_suspects, left_out_confidences
 from labelmill.errors import DataError
 from labelmill.evaluate.answers import Answers, answer, measure
 from labelmill.evaluate.calibration import fit_calibration
@@ -56,7 +56,7 @@ def publish(
     draft, findings = _decided(spec, draft, answers["validation"])
     metrics = _metrics(draft, answers, training_set, candidate, unreadable)
     metrics["findings"] |= findings
-    metrics["findings"]["data"] = {**metrics["findings"].get("data", {}), "suspects": _suspects(draft, answers)}
+    metrics["findings"]["data"] = metrics["findings"].get("data", {}) | _suspects(spec, draft, answers, training_set)
     draft = replace(draft, metrics=metrics | {"run": run_digest})
     evaluation = _evaluation(spec, draft, answers, training_set)
     (draft.folder / EVALUATION_NAME).write_text(json.dumps(evaluation, allow_nan=False), encoding="utf-8")
@@ -108,10 +108,19 @@ def _decided(spec: TrainSpec, draft: BundleDraft, validation: Answers) -> tuple[
     return replace(draft, thresholds=chosen.values), {"thresholds": findings}
 
 
-def _suspects(draft: BundleDraft, answers: dict[str, Answers]) -> dict[str, Any]:
-    """Labels that the calibrated model doubts, of pictures it did not learn from."""
+def _suspects(
+    spec: TrainSpec, draft: BundleDraft, answers: dict[str, Answers], training_set: TrainingSet
+) -> dict[str, Any]:
+    """`suspects` are doubted by the calibrated model, `training_suspects` by the features it has of the others."""
     answered = {split: (part.examples, draft.confidences(part.logits)) for split, part in answers.items()}
-    return find_suspects(draft.task, draft.labels, answered)
+    found = {"suspects": find_suspects(draft.task, draft.labels, answered)}
+    if spec.data.suspects == "all":
+        labeler = Labeler(draft.as_bundle(), max_pixels=spec.max_pixels, embeddings=True)
+        seen = answer(labeler, training_set.train)
+        assert seen.features is not None
+        confidences = left_out_confidences(draft.task, seen.features, seen.targets)
+        found["training_suspects"] = find_suspects(draft.task, draft.labels, {"train": (seen.examples, confidences)})
+    return found
 
 
 def _evaluation(

@@ -21,13 +21,15 @@ from labelmill.train.progress import RunFolder
 from labelmill.train.promotion import Promotion, decide_promotion
 from labelmill.train.publication import check_threshold_labels, publish
 from labelmill.train.report import REPORT_NAME
+from labelmill.train.tensorboard import write_events
+from labelmill.train.tracking import tracked
 
 __all__ = ["TrainResult", "run", "run_digest"]
 
 logger = logging.getLogger(__name__)
 
 # What decides where and how fast a run goes, or what happens after it, but not what comes out.
-_NOT_IN_DIGEST = ("workers", "promote", "max_accuracy_loss")
+_NOT_IN_DIGEST = ("workers", "promote", "tracking", "max_accuracy_loss")
 
 
 @dataclass(frozen=True)
@@ -72,13 +74,17 @@ def run(loaded: LoadedSpec) -> TrainResult:
     bundle = _published(registry, spec.name, digest)
     if bundle is not None and not folder.exists():
         return TrainResult(bundle, None)
-    if bundle is None:
-        job = Job(_with_absolute_addresses(spec, registry), training_set.labels, folder.uri)
-        findings = inspect(spec, training_set)
-        check_unreadable(spec, findings.unreadable, training_set.num_pictures)
-        with tempfile.TemporaryDirectory(prefix="labelmill-draft-") as draft:
-            candidate = make_candidate(job, training_set, Path(draft)).knowing(findings)
-            bundle = publish(loaded, registry, training_set, candidate, Path(draft), digest)
+    job = Job(_with_absolute_addresses(spec, registry), training_set.labels, folder.uri, _decisive(loaded.source))
+    with tracked(job) as tracking:
+        if bundle is None:
+            findings = inspect(spec, training_set)
+            check_unreadable(spec, findings.unreadable, training_set.num_pictures)
+            with tempfile.TemporaryDirectory(prefix="labelmill-draft-") as draft:
+                candidate = make_candidate(job, training_set, Path(draft)).knowing(findings)
+                if candidate.progress is not None:
+                    write_events(spec, candidate.progress, Path(draft))
+                bundle = publish(loaded, registry, training_set, candidate, Path(draft), digest)
+        tracking.finish(bundle)
     promotion = decide_promotion(spec, registry, bundle, training_set.measured)
     if promotion.promoted:
         registry.promote(bundle.reference, reason=promotion.reason)
@@ -88,14 +94,17 @@ def run(loaded: LoadedSpec) -> TrainResult:
 
 def run_digest(source: Mapping[str, Any], fingerprint: str) -> str:
     """The identity of a run: sha256 of the spec as written and of the data."""
-    decisive = {
+    return hashlib.sha256(json.dumps([_decisive(source), fingerprint], sort_keys=True).encode()).hexdigest()
+
+
+def _decisive(source: Mapping[str, Any]) -> dict[str, Any]:
+    return {
         key: {name: part for name, part in value.items() if name not in _NOT_IN_DIGEST}
         if isinstance(value, dict)
         else value
         for key, value in source.items()
         if key not in _NOT_IN_DIGEST
     }
-    return hashlib.sha256(json.dumps([decisive, fingerprint], sort_keys=True).encode()).hexdigest()
 
 
 def _published(registry: Registry, name: str, digest: str) -> Bundle | None:
