@@ -19,10 +19,21 @@ from pathlib import Path
 import pyarrow as pa
 from pyarrow import parquet
 
+from labelmill.dataset.labels_file import FURTHER_COLUMNS
 from labelmill.errors import DataError, LabelmillError, NotFoundError, SpecError, StorageError
 from labelmill.label.inventory import open_inventory
 from labelmill.model.registry import Registry
-from labelmill.spec import Images, LabelSpec, ServeSpec, TrainSpec
+from labelmill.spec import (
+    EvaluateData,
+    EvaluateSpec,
+    ExtraData,
+    Images,
+    LabelSpec,
+    ServeSpec,
+    Spec,
+    TrainData,
+    TrainSpec,
+)
 from labelmill.storage import Store, open_store
 
 __all__ = ["TIMEOUT_S", "Finding", "check"]
@@ -49,7 +60,7 @@ class _Question:
     ask: Callable[[], str]
 
 
-def check(spec: TrainSpec | LabelSpec | ServeSpec) -> Iterator[Finding]:
+def check(spec: Spec) -> Iterator[Finding]:
     """Reach out to every place that `spec` names; the findings come in the order of the spec's fields.
 
     Nothing is written but one throw-away object in an object store that the run would write to. A thread whose question
@@ -62,13 +73,17 @@ def check(spec: TrainSpec | LabelSpec | ServeSpec) -> Iterator[Finding]:
         yield _finding(question, answer, deadline)
 
 
-def _questions(spec: TrainSpec | LabelSpec | ServeSpec) -> list[_Question]:
+def _questions(spec: Spec) -> list[_Question]:
     match spec:
         case TrainSpec():
             return [
                 _Question("registry", spec.registry, lambda: _registry_to_publish_in(spec.registry)),
-                _Question("images", spec.data.images, lambda: _images(spec.data.images)),
-                _Question("labels", spec.data.labels, lambda: _labels(spec.data.images, spec.data.labels)),
+                *_pictures("images", "labels", spec.data),
+                *(
+                    question
+                    for number, source in enumerate(spec.data.sources, 1)
+                    for question in _pictures(f"images {number}", f"labels {number}", source)
+                ),
                 *_weights(spec),
                 *_target(spec),
                 *_models(spec.registry, spec.published),
@@ -78,6 +93,12 @@ def _questions(spec: TrainSpec | LabelSpec | ServeSpec) -> list[_Question]:
             return [
                 *_registry_and_models(spec.registry, spec.references),
                 _Question("images", _place(spec.images), lambda: _inventory(spec.images)),
+                _Question("output", spec.output, lambda: _writable(spec.output)),
+            ]
+        case EvaluateSpec():
+            return [
+                *_registry_and_models(spec.registry, [spec.model]),
+                *_pictures("images", "labels", spec.data),
                 _Question("output", spec.output, lambda: _writable(spec.output)),
             ]
         case ServeSpec():
@@ -146,6 +167,13 @@ def _model(registry: str, reference: str) -> str:
     return f"{bundle.reference}, {bundle.task}, {count} {'label' if count == 1 else 'labels'}"
 
 
+def _pictures(images: str, labels: str, data: TrainData | ExtraData | EvaluateData) -> list[_Question]:
+    return [
+        _Question(images, data.images, partial(_images, data.images)),
+        _Question(labels, data.labels, partial(_labels, data.images, data.labels)),
+    ]
+
+
 def _images(uri: str) -> str:
     pages = (page.num_rows for page in _store(uri).list() if page.num_rows)
     first = next(pages, 0)
@@ -176,7 +204,8 @@ def _labels(images: str, labels: str) -> str:
     if missing:
         found = ", ".join(columns) or "none"
         raise DataError(f"expected the columns uri and labels, found {found}: {' and '.join(missing)} missing")
-    return f"there, columns {', '.join(column for column in ('uri', 'labels', 'split') if column in columns)}"
+    known = [column for column in ("uri", "labels", *FURTHER_COLUMNS) if column in columns]
+    return f"there, columns {', '.join(known)}"
 
 
 def _label_folders(images: str) -> str:

@@ -227,7 +227,7 @@ def plan_command(
 
 @app.command("run")
 def run_command(path: SpecPath, overrides: Overrides = None) -> None:
-    """Do what a spec describes: train, label or serve.
+    """Do what a spec describes: train, evaluate, label or serve.
 
     On a Ray of its own on this machine, or on the one that RAY_ADDRESS names. Running the same file again continues
     what was interrupted.

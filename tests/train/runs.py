@@ -8,7 +8,7 @@ import torch
 from labelmill.dataset import TrainingSet, load_training_set
 from labelmill.images.transform import Preprocessing
 from labelmill.spec import TrainSpec
-from labelmill.train.balance import drawing_weights
+from labelmill.train.balance import oversampled
 from labelmill.train.feed import Feed, Share
 from labelmill.train.job import Job
 from labelmill.train.loop import Course
@@ -54,18 +54,16 @@ def feed_of(job: Job, training_set: TrainingSet, preprocessing: Preprocessing, r
     batch_size = min(job.spec.optimize.batch_size, len(training_set.train))
     share = Share.of(rank, size, batch_size)
     owned = share.of_pictures(len(training_set.train), job.spec.optimize.seed)
-    oversample = job.spec.optimize.oversample
     return Feed(
         job.spec,
         preprocessing,
-        training_set.train.take(owned),
+        oversampled(training_set.train, job.spec.optimize.oversample).take(owned),
         training_set.validation.take(np.arange(rank, len(training_set.validation), size)),
         share=share,
         rows=share.rows(len(training_set.train)),
-        num_steps=-(-len(training_set.train) // batch_size),
+        num_steps=-(-training_set.train.num_draws // batch_size),
         num_pictures=len(training_set.train) + len(training_set.validation),
         num_threads=1,
-        drawing_weights=drawing_weights(training_set.train.targets, oversample)[owned] if oversample else None,
         cache_size_bytes=10**8,
     )
 

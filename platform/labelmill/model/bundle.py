@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from labelmill.errors import BundleError, NotFoundError
 from labelmill.images.transform import Preprocessing
+from labelmill.model.calibration import Calibration, check_calibration, confidences
 from labelmill.storage import Store, open_store
 
 __all__ = [
@@ -58,8 +59,8 @@ class ModelCard:
     """What a trained model is, beside its weights.
 
     binary has one label, the positive one; its logit goes through a sigmoid, as do multi_label's; multi_class has a
-    softmax. `thresholds` has a value a label (multi_class: may be empty). `calibration` is None or {"temperature": t}:
-    logits are divided by t. `spec` is the job spec before substitution.
+    softmax. `thresholds` has a value a label (multi_class: may be empty). `calibration` is one of the forms of
+    `labelmill.model.calibration`. `spec` is the job spec before substitution.
     """
 
     task: Task
@@ -67,7 +68,7 @@ class ModelCard:
     labels: tuple[str, ...]
     preprocessing: Preprocessing
     thresholds: tuple[float, ...]
-    calibration: dict[str, float] | None
+    calibration: Calibration | None
     metrics: dict[str, Any]
     data_fingerprint: str
     spec: dict[str, Any]
@@ -82,11 +83,11 @@ class ModelCard:
             raise BundleError(f"a binary bundle has one label, the positive one, got {self.labels!r}.")
         if len(self.thresholds) != len(self.labels) and (self.thresholds or self.task != "multi_class"):
             raise BundleError(f"expected a threshold for each of {len(self.labels)} labels, got {self.thresholds!r}.")
+        check_calibration(self.calibration, len(self.labels))
 
-    @property
-    def temperature(self) -> float:
-        """By which logits are divided before they become confidences; 1.0 when the model is not calibrated."""
-        return self.calibration["temperature"] if self.calibration else 1.0
+    def confidences(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Calibrated confidences [B, L] of logits [B, L]."""
+        return confidences(self.task, logits, self.calibration)
 
     def decide(self, confidences: NDArray[np.float32]) -> list[tuple[str, float]]:
         """The labels of one picture, best first, from its confidences [L].

@@ -3,10 +3,11 @@
 from labelmill.spec.adapt import Adapt
 from labelmill.spec.augment import Augment, ColourJitter
 from labelmill.spec.catalogue import Architecture, architecture_table, architectures, find_architectures
-from labelmill.spec.data import Split, TrainData
+from labelmill.spec.data import ExtraData, Split, TrainData
+from labelmill.spec.evaluate import EvaluateData, EvaluateSpec
 from labelmill.spec.few_shot import FewShot
 from labelmill.spec.label import Images, LabelSpec, Prices
-from labelmill.spec.load import LoadedSpec, load_spec
+from labelmill.spec.load import LoadedSpec, Spec, load_spec
 from labelmill.spec.loss import Loss
 from labelmill.spec.network import TrainModel
 from labelmill.spec.optimize import Optimize, optimizers
@@ -14,6 +15,7 @@ from labelmill.spec.pattern import pattern_regex
 from labelmill.spec.published import Average, Distill, Ensemble, Prune, Quantize
 from labelmill.spec.schema import json_schema
 from labelmill.spec.serve import Batching, ServeSpec
+from labelmill.spec.thresholds import ThresholdRule, ThresholdRules
 from labelmill.spec.tracking import Tracking
 from labelmill.spec.train import Range, TrainSpec, Workers
 from labelmill.spec.tune import Interval, Tune, trial_specs
@@ -27,6 +29,9 @@ __all__ = [
     "ColourJitter",
     "Distill",
     "Ensemble",
+    "EvaluateData",
+    "EvaluateSpec",
+    "ExtraData",
     "FewShot",
     "Images",
     "Interval",
@@ -39,7 +44,10 @@ __all__ = [
     "Quantize",
     "Range",
     "ServeSpec",
+    "Spec",
     "Split",
+    "ThresholdRule",
+    "ThresholdRules",
     "Tracking",
     "TrainData",
     "TrainModel",

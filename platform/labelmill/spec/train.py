@@ -11,8 +11,19 @@ from labelmill.spec.data import TrainData
 from labelmill.spec.few_shot import FewShot
 from labelmill.spec.network import TrainModel
 from labelmill.spec.optimize import Optimize
-from labelmill.spec.parts import Fraction, MaxPixels, Name, Number, Part, RegistryUri, Whole, conflict
+from labelmill.spec.parts import (
+    Fraction,
+    MaxPixels,
+    Name,
+    Number,
+    Part,
+    RegistryUri,
+    RobustnessPictures,
+    Whole,
+    conflict,
+)
 from labelmill.spec.published import Average, Distill, Ensemble, Prune, Quantize
+from labelmill.spec.thresholds import ThresholdRules
 from labelmill.spec.tracking import Tracking
 from labelmill.spec.tune import Tune, check_trials
 
@@ -111,6 +122,13 @@ class TrainSpec(Part):
     prune: Prune | None = Field(default=None, description="With approach prune: what loses channels.")
     ensemble: Ensemble | None = Field(default=None, description="With approach ensemble: what answers together.")
     average: Average | None = Field(default=None, description="With approach average: whose weights are averaged.")
+    calibration: Literal["auto", "none", "temperature", "per_label"] = Field(
+        default="auto",
+        description="How confidences are made to mean what they say, by the validation pictures: by one temperature, "
+        "or per_label by a slope and an intercept each; auto is temperature for multi_class, else per_label.",
+    )
+    thresholds: ThresholdRules = ThresholdRules()
+    robustness_pictures: RobustnessPictures = 0
     tracking: Tracking = Tracking()
     promote: Literal["never", "always", "when_better"] = Field(
         default="when_better", description="When the alias `current` moves to the new version."
@@ -127,8 +145,18 @@ class TrainSpec(Part):
         return self
 
     @model_validator(mode="after")
+    def _decisions_fit_the_task(self) -> Self:
+        if self.task == "multi_class" and self.thresholds != ThresholdRules():
+            raise conflict("thresholds", "task multi_class gives each picture its top label, whatever the thresholds")
+        if self.task == "multi_class" and self.calibration == "per_label":
+            message = "task multi_class has confidences that sum to one: write temperature, or leave it out"
+            raise conflict("calibration", message)
+        return self
+
+    @model_validator(mode="after")
     def _positive_fits_the_task(self) -> Self:
-        positive, by_folders = self.data.positive, self.data.labels == "folders"
+        positive = self.data.positive
+        by_folders = any(data.labels == "folders" for data in (self.data, *self.data.sources))
         if positive is not None and self.task != "binary":
             raise conflict("data.positive", f"only task binary has a positive label, and task is {self.task}")
         if positive is None and self.task == "binary" and by_folders:

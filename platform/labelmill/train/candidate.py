@@ -1,12 +1,12 @@
 """What an approach makes: a network to be measured and published."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from labelmill.dataset import TrainingSet
+from labelmill.dataset import Findings, TrainingSet
 from labelmill.images.transform import Preprocessing
 from labelmill.train.job import Job
 from labelmill.train.progress import Progress
@@ -41,6 +41,11 @@ class Candidate:
     progress: Progress | None = None
     findings: Mapping[str, Any] = field(default_factory=dict)
     unreadable: Mapping[str, str] = field(default_factory=dict)
+
+    def knowing(self, data: Findings) -> "Candidate":
+        """The same, with what was found out about its training set."""
+        findings = {**self.findings, "data": data.content}
+        return replace(self, findings=findings, unreadable={**data.unreadable, **self.unreadable})
 
 
 def make_candidate(job: Job, training_set: TrainingSet, draft: Path) -> Candidate:

@@ -28,7 +28,6 @@ from labelmill.images.augment import training_pixels
 from labelmill.images.transform import Preprocessing, evaluation_pixels
 from labelmill.spec import TrainSpec
 from labelmill.storage import read_pictures
-from labelmill.train.balance import draw
 from labelmill.train.resolution import training_side_px
 
 __all__ = ["Batch", "Feed", "Share", "check_unreadable"]
@@ -86,7 +85,6 @@ class Feed:
         num_pictures: int,
         num_threads: int,
         cache_size_bytes: int,
-        drawing_weights: NDArray[np.float64] | None = None,
     ) -> None:
         self.num_steps = num_steps
         self.unreadable: dict[str, str] = {}
@@ -99,7 +97,6 @@ class Feed:
         self.num_pictures = num_pictures
         self.batch_size = share.batch_size
         self._num_threads = num_threads
-        self._drawing_weights = drawing_weights  # how often each training picture is drawn against others
         self._kept: dict[str, bytes] = {}
         self._room_bytes = cache_size_bytes
 
@@ -107,14 +104,15 @@ class Feed:
     def alone(cls, spec: TrainSpec, preprocessing: Preprocessing, pictures: Examples, *, num_pictures: int) -> "Feed":
         """For one process that sees the same pictures as they are (`validation_batches`) and augmented. Of
         `num_pictures` the spec's share may be unreadable."""
-        batch_size = min(_VALIDATION_BATCH_SIZE, len(pictures))
+        share = Share.of(0, 1, min(_VALIDATION_BATCH_SIZE, len(pictures)))
         return cls(
             spec,
             preprocessing,
             pictures,
             pictures,
-            share=Share.of(0, 1, batch_size),
-            num_steps=-(-len(pictures) // batch_size),
+            share=share,
+            rows=share.rows(len(pictures)),
+            num_steps=-(-len(pictures) // share.batch_size),
             num_pictures=num_pictures,
             num_threads=len(os.sched_getaffinity(0)),
             cache_size_bytes=_ALONE_CACHE_BYTES,
@@ -161,8 +159,8 @@ class Feed:
         workers share them, and an epoch that other workers go on with shows no picture twice and leaves none out.
         """
         seed, first = self._spec.optimize.seed, self._share.start
-        if self._drawing_weights is not None:
-            return draw(self._drawing_weights, np.random.default_rng([seed, epoch, first]))
+        if self._train.rates is not None:
+            return self._train.order(np.random.default_rng([seed, epoch, first]))
         mixed = [
             row.start + np.random.default_rng([seed, epoch, number]).permutation(len(row))
             for number, row in enumerate(self._rows, first)

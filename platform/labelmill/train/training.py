@@ -9,16 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from labelmill.dataset import load_training_set
+from labelmill.dataset import inspect, load_training_set
 from labelmill.errors import SpecError
 from labelmill.model.bundle import Bundle
 from labelmill.model.registry import Registry
 from labelmill.spec import LoadedSpec, TrainSpec
 from labelmill.train.candidate import make_candidate
+from labelmill.train.feed import check_unreadable
 from labelmill.train.job import Job
 from labelmill.train.progress import RunFolder
 from labelmill.train.promotion import Promotion, decide_promotion
-from labelmill.train.publication import publish
+from labelmill.train.publication import check_threshold_labels, publish
 from labelmill.train.report import REPORT_NAME
 from labelmill.train.tensorboard import write_events
 from labelmill.train.tracking import tracked
@@ -67,6 +68,7 @@ def run(loaded: LoadedSpec) -> TrainResult:
         raise SpecError(f"{loaded.path}: expected kind: train, got {spec.kind!r}")
     registry = Registry(spec.registry)
     training_set = load_training_set(spec)
+    check_threshold_labels(spec, training_set.labels)
     digest = run_digest(loaded.source, training_set.fingerprint)
     folder = RunFolder(f"{registry.uri}/{spec.name}/runs/{digest[:16]}")
     bundle = _published(registry, spec.name, digest)
@@ -75,8 +77,10 @@ def run(loaded: LoadedSpec) -> TrainResult:
     job = Job(_with_absolute_addresses(spec, registry), training_set.labels, folder.uri, _decisive(loaded.source))
     with tracked(job) as tracking:
         if bundle is None:
+            findings = inspect(spec, training_set)
+            check_unreadable(spec, findings.unreadable, training_set.num_pictures)
             with tempfile.TemporaryDirectory(prefix="labelmill-draft-") as draft:
-                candidate = make_candidate(job, training_set, Path(draft))
+                candidate = make_candidate(job, training_set, Path(draft)).knowing(findings)
                 if candidate.progress is not None:
                     write_events(spec, candidate.progress, Path(draft))
                 bundle = publish(loaded, registry, training_set, candidate, Path(draft), digest)

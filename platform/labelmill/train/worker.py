@@ -12,7 +12,7 @@ import ray.train.torch
 import torch
 
 from labelmill.dataset import Examples
-from labelmill.train.balance import drawing_weights
+from labelmill.train.balance import oversampled
 from labelmill.train.distill import taught
 from labelmill.train.feed import Feed, Share
 from labelmill.train.job import Job
@@ -63,11 +63,10 @@ def take_part(
     num_cores = _num_cores() // num_neighbours
     torch.set_num_threads(max(1, num_cores))
     state = start_state(job, team)
-    preprocessing = state.progress.preprocessing
-    check_sides(job.spec, state.network, preprocessing.image_size_px, team.device)
+    check_sides(job.spec, state.network, state.progress.preprocessing.image_size_px, team.device)
     feed = _feed(job, state, team, *examples, num_cores, num_neighbours)
-    objective = build_objective(job, examples[0].targets, team.device)
-    train(Course(job, feed, team, taught(job, objective, preprocessing)), state, keep, is_due=is_due)
+    objective = taught(job, build_objective(job, examples[0].targets, team.device), state.progress.preprocessing)
+    train(Course(job, feed, team, objective), state, keep, is_due=is_due)
 
 
 def _feed(
@@ -76,19 +75,17 @@ def _feed(
     optimize = job.spec.optimize
     batch_size = min(optimize.batch_size, len(train))
     share = Share.of(team.rank, team.size, batch_size)
-    owned = share.of_pictures(len(train), optimize.seed)
     return Feed(
         job.spec,
         state.progress.preprocessing,
-        train.take(owned),
+        oversampled(train, optimize.oversample).take(share.of_pictures(len(train), optimize.seed)),
         validation.take(torch.arange(team.rank, len(validation), team.size).numpy()),
         share=share,
         rows=share.rows(len(train)),
-        num_steps=-(-len(train) // batch_size),
+        num_steps=-(-train.num_draws // batch_size),
         num_pictures=len(train) + len(validation),
         # With a GPU the cores are there to decode; without one the network wants them, and one thread keeps ahead.
         num_threads=max(2, num_cores) if team.device.type == "cuda" else 1,
-        drawing_weights=drawing_weights(train.targets, optimize.oversample)[owned] if optimize.oversample else None,
         cache_size_bytes=min(_MAX_CACHE_BYTES, psutil.virtual_memory().available // (4 * num_neighbours)),
     )
 
