@@ -22,6 +22,10 @@ optimize: {epochs: 1, batch_size: 8, learning_rate: 1e-3}
 workers: {count: 1}
 """
 LABEL = "{kind: label, name: n, registry: ./registry, model: digits@current, images: ./pictures, output: ./labels}"
+EVALUATE = (
+    "{kind: evaluate, name: n, registry: ./registry, model: digits@current, "
+    "data: {images: ./pictures, labels: ./labels.csv}, output: ./report}"
+)
 SERVE = "{kind: serve, name: n, registry: ./registry, model: digits@current}"
 
 
@@ -88,10 +92,27 @@ def test_every_kind_of_labels_file_is_read_for_its_columns(folder):
     assert findings(TRAIN, "data.labels=folders")["labels"].detail == "1 folder: cats"
 
 
+def test_further_sources_are_reached_for_too(folder):
+    (folder / "synthetic" / "cat").mkdir(parents=True)
+    (folder / "synthetic" / "cat" / "1.png").write_bytes(b"x")
+    (folder / "labels.csv").write_text("uri,labels,slice,group,more\ncats/1.jpg,cat,night,7,x\n")
+    sources = "[{images: ./synthetic, labels: folders}, {images: ./none, labels: ./none.csv}]"
+    found = findings(TRAIN, f"data.sources={sources}")
+    assert found["labels"].detail == "there, columns uri, labels, group, slice"
+    assert found["labels 1"].detail == "1 folder: cat"
+    assert [name for name, finding in found.items() if not finding.ok] == ["images 2", "labels 2"]
+
+
 def test_a_label_job_without_a_registry_is_told_so(folder):
     found = findings(LABEL)
     assert [name for name, finding in found.items() if not finding.ok] == ["registry", "model"]
     assert found["output"].detail == "writable"
+
+
+def test_an_evaluation_is_asked_for_its_model_its_pictures_and_its_output(folder):
+    found = findings(EVALUATE, "data.labels=./none.csv")
+    assert list(found) == ["registry", "model", "images", "labels", "output"]
+    assert [name for name, finding in found.items() if not finding.ok] == ["registry", "model", "labels"]
 
 
 def test_every_kind_of_listing_is_looked_into(folder):

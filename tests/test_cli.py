@@ -57,6 +57,8 @@ def test_each_command_explains_itself_with_an_example(run):
         "models show",
         "models promote",
         "models rollback",
+        "models export",
+        "models architectures",
         "labels",
         "labels show",
         "labels compact",
@@ -217,3 +219,33 @@ def test_a_bug_shows_its_traceback(run, monkeypatch):
     monkeypatch.setattr("labelmill.spec.load_spec", broken)
     with pytest.raises(ZeroDivisionError):
         run("check", "job.yaml")
+
+
+def test_architectures_are_listed_by_cost_and_filtered(run):
+    code, out, err = run("models", "architectures", "--filter", "resnet10t", "--filter", "timm")
+    assert (code, err) == (0, "")
+    assert [line.split() for line in out.splitlines()] == [
+        ["architecture", "parameters", "pixels", "operations", "pretrained"],
+        ["timm/resnet10t", "5.44M", "176", "695M", "yes"],
+    ]
+    code, out, _ = run("models", "architectures", "--filter", "squeezenet", "--sort", "operations")
+    assert [line.split()[0] for line in out.splitlines()[1:]] == [
+        "torchvision/squeezenet1_1",
+        "torchvision/squeezenet1_0",
+    ]
+    assert run("models", "architectures", "--filter", "squeezenet", "--max-operations", "0.5G")[1].count("\n") == 2
+    assert run("models", "architectures", "--max-parameters", "2k") == (
+        1,
+        "",
+        "no architecture is like that: leave a filter out\n",
+    )
+    assert "expected a number such as 300000, 5M or 1.5G, got '5X'" in run(
+        "models", "architectures", "--max-parameters", "5X"
+    )[2].replace("\n", " ")
+
+
+def test_an_export_to_a_folder_in_use_is_refused(run):
+    code, _, err = run("models", "export", "digits@1", ".")
+    assert (code, err.startswith("error: no model 'digits' in ")) == (1, True)
+    code, _, err = run("models", "export", "digits@1", "out", "--format", "torchscript")
+    assert code == 2 and "torchscript" in err

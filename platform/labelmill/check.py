@@ -7,19 +7,33 @@ import os
 import socket
 import threading
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
+from http.client import HTTPException
 from pathlib import Path
 
 import pyarrow as pa
 from pyarrow import parquet
 
-from labelmill.errors import DataError, LabelmillError, NotFoundError, StorageError
+from labelmill.dataset.labels_file import FURTHER_COLUMNS
+from labelmill.errors import DataError, LabelmillError, NotFoundError, SpecError, StorageError
 from labelmill.label.inventory import open_inventory
 from labelmill.model.registry import Registry
-from labelmill.spec import Images, LabelSpec, ServeSpec, TrainSpec
+from labelmill.spec import (
+    EvaluateData,
+    EvaluateSpec,
+    ExtraData,
+    Images,
+    LabelSpec,
+    ServeSpec,
+    Spec,
+    TrainData,
+    TrainSpec,
+)
 from labelmill.storage import Store, open_store
 
 __all__ = ["TIMEOUT_S", "Finding", "check"]
@@ -46,7 +60,7 @@ class _Question:
     ask: Callable[[], str]
 
 
-def check(spec: TrainSpec | LabelSpec | ServeSpec) -> Iterator[Finding]:
+def check(spec: Spec) -> Iterator[Finding]:
     """Reach out to every place that `spec` names; the findings come in the order of the spec's fields.
 
     Nothing is written but one throw-away object in an object store that the run would write to. A thread whose question
@@ -59,19 +73,32 @@ def check(spec: TrainSpec | LabelSpec | ServeSpec) -> Iterator[Finding]:
         yield _finding(question, answer, deadline)
 
 
-def _questions(spec: TrainSpec | LabelSpec | ServeSpec) -> list[_Question]:
+def _questions(spec: Spec) -> list[_Question]:
     match spec:
         case TrainSpec():
             return [
                 _Question("registry", spec.registry, lambda: _registry_to_publish_in(spec.registry)),
-                _Question("images", spec.data.images, lambda: _images(spec.data.images)),
-                _Question("labels", spec.data.labels, lambda: _labels(spec.data.images, spec.data.labels)),
+                *_pictures("images", "labels", spec.data),
+                *(
+                    question
+                    for number, source in enumerate(spec.data.sources, 1)
+                    for question in _pictures(f"images {number}", f"labels {number}", source)
+                ),
                 *_weights(spec),
+                *_target(spec),
+                *_models(spec.registry, spec.published),
+                *_followers(spec),
             ]
         case LabelSpec():
             return [
                 *_registry_and_models(spec.registry, spec.references),
                 _Question("images", _place(spec.images), lambda: _inventory(spec.images)),
+                _Question("output", spec.output, lambda: _writable(spec.output)),
+            ]
+        case EvaluateSpec():
+            return [
+                *_registry_and_models(spec.registry, [spec.model]),
+                *_pictures("images", "labels", spec.data),
                 _Question("output", spec.output, lambda: _writable(spec.output)),
             ]
         case ServeSpec():
@@ -114,8 +141,12 @@ def _store(uri: str) -> Store:
 def _registry_and_models(registry: str, references: Sequence[str]) -> list[_Question]:
     return [
         _Question("registry", registry, lambda: _registry(registry)),
-        *(_Question("model", reference, partial(_model, registry, reference)) for reference in references),
+        *_models(registry, references),
     ]
+
+
+def _models(registry: str, references: Sequence[str]) -> list[_Question]:
+    return [_Question("model", reference, partial(_model, registry, reference)) for reference in references]
 
 
 def _registry(uri: str) -> str:
@@ -134,6 +165,13 @@ def _model(registry: str, reference: str) -> str:
     bundle = Registry(registry).resolve(reference)
     count = len(bundle.labels)
     return f"{bundle.reference}, {bundle.task}, {count} {'label' if count == 1 else 'labels'}"
+
+
+def _pictures(images: str, labels: str, data: TrainData | ExtraData | EvaluateData) -> list[_Question]:
+    return [
+        _Question(images, data.images, partial(_images, data.images)),
+        _Question(labels, data.labels, partial(_labels, data.images, data.labels)),
+    ]
 
 
 def _images(uri: str) -> str:
@@ -166,7 +204,8 @@ def _labels(images: str, labels: str) -> str:
     if missing:
         found = ", ".join(columns) or "none"
         raise DataError(f"expected the columns uri and labels, found {found}: {' and '.join(missing)} missing")
-    return f"there, columns {', '.join(column for column in ('uri', 'labels', 'split') if column in columns)}"
+    known = [column for column in ("uri", "labels", *FURTHER_COLUMNS) if column in columns]
+    return f"there, columns {', '.join(known)}"
 
 
 def _label_folders(images: str) -> str:
@@ -193,12 +232,42 @@ def _columns(name: str, data: bytes) -> list[str]:
 
 
 def _weights(spec: TrainSpec) -> list[_Question]:
-    weights = spec.model.weights
+    weights = spec.model.weights if spec.model else "scratch"
     if weights in ("scratch", "pretrained"):
         return []
     if weights.endswith(".safetensors"):
         return [_Question("weights", weights, lambda: _weights_file(weights))]
-    return [_Question("weights", weights, lambda: _model(spec.registry, weights))]
+    return [_Question("weights", weights, lambda: _starting_version(spec))]
+
+
+def _starting_version(spec: TrainSpec) -> str:
+    assert spec.model is not None
+    bundle = Registry(spec.registry).resolve(spec.model.weights)
+    if bundle.architecture != spec.model.architecture:
+        raise SpecError(f"a {bundle.architecture}, and model.architecture is {spec.model.architecture}")
+    return _model(spec.registry, spec.model.weights)
+
+
+def _target(spec: TrainSpec) -> list[_Question]:
+    """What approach adapt adapts to."""
+    return [_Question("target", spec.adapt.images, partial(_images, spec.adapt.images))] if spec.adapt else []
+
+
+def _followers(spec: TrainSpec) -> list[_Question]:
+    server = spec.tracking.mlflow
+    return [_Question("mlflow", server, lambda: _mlflow(server))] if server else []
+
+
+def _mlflow(server: str) -> str:
+    try:
+        with urllib.request.urlopen(f"{server}/version", timeout=TIMEOUT_S) as answer:
+            return f"reachable, version {answer.read(100).decode('ascii', 'replace').strip()}"
+    except urllib.error.HTTPError as exc:
+        if exc.code in (401, 403):
+            return "reachable, and wants credentials"
+        raise StorageError(f"answers {exc.code} to /version: is it an MLflow server?") from exc
+    except (OSError, HTTPException) as exc:
+        raise StorageError(f"no MLflow answers there: {getattr(exc, 'reason', None) or exc}") from exc
 
 
 def _weights_file(path: str) -> str:

@@ -5,6 +5,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -34,7 +35,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 models = typer.Typer(
-    help="List, show, promote and roll back models.",
+    help="List, show, promote, roll back and export models; list the architectures to train.",
     rich_markup_mode=None,
     no_args_is_help=True,
 )
@@ -70,6 +71,29 @@ RegistryUri = Annotated[
 ]
 TableUri = Annotated[str, typer.Argument(metavar="TABLE", help="The output of a label job.")]
 Alias = Annotated[str, typer.Option("--alias", help="The alias to move.")]
+
+
+_UNITS = {"G": 1e9, "M": 1e6, "k": 1e3}
+
+
+def amount(text: str) -> float:
+    """300000, 5M or 1.5G as a number."""
+    unit = text[-1:]
+    try:
+        return float(text.removesuffix(unit)) * _UNITS[unit] if unit in _UNITS else float(text)
+    except ValueError as exc:
+        raise typer.BadParameter(f"expected a number such as 300000, 5M or 1.5G, got {text!r}") from exc
+
+
+class GraphForm(StrEnum):
+    ONNX = "onnx"
+    OPENVINO = "openvino"
+
+
+class Order(StrEnum):
+    NAME = "name"
+    PARAMETERS = "parameters"
+    OPERATIONS = "operations"
 
 
 def main() -> None:
@@ -203,7 +227,7 @@ def plan_command(
 
 @app.command("run")
 def run_command(path: SpecPath, overrides: Overrides = None) -> None:
-    """Do what a spec describes: train, label or serve.
+    """Do what a spec describes: train, evaluate, label or serve.
 
     On a Ray of its own on this machine, or on the one that RAY_ADDRESS names. Running the same file again continues
     what was interrupted.
@@ -322,6 +346,75 @@ def roll_back_model(
 
     row = Registry(registry).rollback(name, alias)
     typer.echo(f"{name}@{alias} is now {name}@{row.version}")
+
+
+@models.command("export")
+def export_model(
+    reference: Annotated[str, typer.Argument(metavar="NAME@VERSION", help="digits@3, digits@current")],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="An empty or a new one.")],
+    form: Annotated[GraphForm, typer.Option("--format", help="Who shall run it.")] = GraphForm.ONNX,
+    registry: RegistryUri = "./demo/registry",
+) -> None:
+    """Write a model as a graph for ONNX Runtime, TensorRT, OpenVINO and others, its preprocessing inside.
+
+    It takes RGB pixels as bytes and gives calibrated confidences; labels and thresholds lie beside it. Before it is
+    handed over it is run and compared with the model.
+
+    Example: labelmill models export digits@current ./digits-onnx --format onnx
+    """
+    from labelmill.model.export import export_bundle
+    from labelmill.model.registry import Registry
+
+    done = export_bundle(Registry(registry).resolve(reference), folder, form.value)
+    typer.echo(f"{done.graph}: confidences differ from those of {reference} by at most {done.difference:.1g}")
+
+
+@models.command("architectures")
+def list_architectures(
+    words: Annotated[
+        list[str] | None, typer.Option("--filter", metavar="WORD", help="In the name; * and ? match. May be repeated.")
+    ] = None,
+    max_parameters: Annotated[float | None, typer.Option(parser=amount, metavar="N", help="At most: 5M.")] = None,
+    max_operations: Annotated[
+        float | None,
+        typer.Option(parser=amount, metavar="N", help="At most so many multiply-adds: 500M, 4G."),
+    ] = None,
+    image_size: Annotated[int | None, typer.Option(metavar="PX", help="Made for this side in pixels.")] = None,
+    pretrained: Annotated[bool, typer.Option("--pretrained", help="Only those with weights to start from.")] = False,
+    sort: Annotated[Order, typer.Option(help="What decides the order; the smallest comes first.")] = Order.NAME,
+) -> None:
+    """What `model.architecture` may name: parameters, side in pixels, multiply-adds for one picture.
+
+    Example: labelmill models architectures --filter mobilenet --max-operations 300M --sort operations
+    """
+    from labelmill.spec import find_architectures
+
+    rows = find_architectures(
+        *(words or ()),
+        max_parameters=max_parameters,
+        max_multiply_adds=max_operations,
+        image_size_px=image_size,
+        pretrained=pretrained,
+    )
+    if not rows:
+        typer.echo("no architecture is like that: leave a filter out", err=True)
+        raise typer.Exit(1)
+    if sort is not Order.NAME:
+        rows.sort(key=lambda row: row.num_parameters if sort is Order.PARAMETERS else row.num_multiply_adds or 0)
+    cells = [
+        [row.name, _amount(row.num_parameters), str(row.image_size_px), _amount(row.num_multiply_adds), mark]
+        for row in rows
+        for mark in ["yes" if row.pretrained else "no"]
+    ]
+    _print_table(["architecture", "parameters", "pixels", "operations", "pretrained"], cells)
+
+
+def _amount(number: int | None) -> str:
+    """Three digits: 11.7M."""
+    if number is None:
+        return "unknown"
+    unit = next((unit for unit, size in _UNITS.items() if number >= size), "")
+    return f"{number / _UNITS.get(unit, 1):.3g}{unit}"
 
 
 @labels.command("show")

@@ -49,6 +49,7 @@ __all__ = [
     "UnavailableError",
     "UnreadableError",
     "UnsupportedError",
+    "first_line",
 ]
 
 
@@ -128,3 +129,9 @@ class FailureBudgetError(LabelmillError): ...
 
 
 class ClusterError(LabelmillError): ...
+
+
+def first_line(exc: BaseException) -> str:
+    """What a foreign error says, short enough to stand in one of ours."""
+    lines = [line.strip() for line in str(exc).splitlines() if line.strip()]
+    return " ".join(lines[:2])[:300].rstrip(".") or type(exc).__name__

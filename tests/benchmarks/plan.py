@@ -123,7 +123,7 @@ def plan(arguments: argparse.Namespace) -> dict[str, object]:
         pictures.listing(),
         LabelTable(uri),
         [DIGEST],
-        SETTINGS,
+        [SETTINGS],
         models=["photos@3"],
         store=open_store(f"{uri}/_labelmill"),
         run_id="000000999-plan",

@@ -1,6 +1,9 @@
 import numpy as np
+import pytest
 
-from labelmill.dataset.split import assign_splits, rarest_labels
+from labelmill.dataset.split import assign_splits, split_word, stratify
+
+SHARES = (0.8, 0.1, 0.1)
 
 
 def test_every_label_reaches_every_split_in_its_share():
@@ -34,6 +37,67 @@ def test_the_seed_decides_the_split():
     assert (first != other).any()
 
 
-def test_pictures_are_split_by_their_rarest_label():
-    rows, codes = np.array([0, 0, 1, 2, 3]), np.array([0, 1, 0, 0, 0])
-    assert rarest_labels(rows, codes, num_rows=5, num_labels=2).tolist() == [1, 0, 0, 0, 2]
+def imbalance(targets: np.ndarray, splits: np.ndarray) -> float:
+    """Mean distance between the odds of a label in a split and in all pictures ("labels distribution" of the paper)."""
+    odds = [(part.sum(0) / np.maximum(len(part) - part.sum(0), 1)) for part in (targets[splits == s] for s in range(3))]
+    whole = targets.sum(0) / (len(targets) - targets.sum(0))
+    return float(np.abs(np.stack(odds) - whole).mean())
+
+
+def many_labels(num_pictures: int = 600) -> np.ndarray:
+    rng = np.random.default_rng(1)
+    return (rng.random((num_pictures, 12)) < np.geomspace(0.5, 0.01, 12)).astype(np.uint8)
+
+
+def test_every_label_of_many_keeps_its_share_in_every_split():
+    targets = many_labels()
+    splits = stratify(targets, None, SHARES, seed=0)
+    at_random = [np.random.default_rng(seed).choice(3, len(targets), p=SHARES) for seed in range(5)]
+    assert imbalance(targets, splits) < 0.4 * np.mean([imbalance(targets, other) for other in at_random])
+    assert np.abs(np.bincount(splits) - np.array(SHARES) * len(targets)).max() <= 6
+    for split in range(3):
+        assert targets[splits == split].any(axis=0).all(), "a label with six pictures is missing in a split"
+
+
+def test_pictures_without_a_label_are_shared_out_too():
+    targets = np.zeros((100, 2), dtype=np.uint8)
+    targets[:20], targets[20:40, 0] = 1, 1
+    bare = ~targets.any(axis=1)
+    assert np.bincount(stratify(targets, None, SHARES, seed=0)[bare]).tolist() == [48, 6, 6]
+
+
+@pytest.mark.parametrize("labels_a_picture", [1, 3])
+def test_a_group_never_straddles_splits_and_labels_keep_their_shares(labels_a_picture: int):
+    rng = np.random.default_rng(2)
+    groups = rng.integers(0, 120, 1500)
+    targets = np.zeros((1500, 5), dtype=np.uint8)
+    for _ in range(labels_a_picture):
+        targets[np.arange(1500), rng.choice(5, 1500, p=[0.5, 0.25, 0.15, 0.07, 0.03])] = 1
+    splits = stratify(targets, groups, SHARES, seed=0)
+    assert all(len(set(splits[groups == group])) == 1 for group in range(120))
+    for split, share in enumerate(SHARES):
+        found = targets[splits == split].sum(0) / targets.sum(0)
+        assert np.abs(found - share).max() < 0.08
+
+
+def test_groups_as_large_as_a_split_leave_none_empty():
+    groups = np.repeat(np.arange(3), 10)
+    targets = np.ones((30, 1), dtype=np.uint8)
+    assert sorted(np.bincount(stratify(targets, groups, (0.6, 0.2, 0.2), seed=0)).tolist()) == [10, 10, 10]
+
+
+def test_no_group_goes_to_a_split_without_a_share():
+    splits = stratify(many_labels(), np.arange(600) // 2, (0.5, 0.5, 0.0), seed=0)
+    assert np.bincount(splits, minlength=3)[2] == 0
+
+
+def test_the_seed_decides_where_many_labels_go():
+    first, again, other = (stratify(many_labels(), None, SHARES, seed=seed) for seed in (1, 1, 2))
+    assert (first == again).all()
+    assert (first != other).any()
+
+
+@pytest.mark.parametrize(("word", "split"), [("Train", "train"), ("val", "validation"), ("valid", "validation")])
+def test_the_words_in_use_for_splits_are_understood(word: str, split: str):
+    assert split_word(word) == split
+    assert split_word("holdout") is None

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from labelmill.dataset.training_set import TrainingSet, load_training_set
+from labelmill.dataset import Examples, TrainingSet, load_examples, load_training_set
 from labelmill.errors import DataError, NotFoundError
 from labelmill.spec import TrainSpec
 
@@ -147,8 +147,28 @@ def test_binary_needs_to_know_what_means_yes(images: Path):
         ("multi_label", "uri,labels", [*good_rows(), "00.jpg,cat"], "00.jpg stand there more than once"),
         ("multi_class", "uri,labels", good_rows(), r"00.jpg, .* and 15 more have no label or several"),
         ("multi_class", "uri,labels", [f"{n:02d}.jpg,cat" for n in range(40)], "only label"),
-        ("multi_label", "uri,labels", [*good_rows()[:-1], "39.jpg,lynx"], r"'lynx' \(train, 1 pictures\)"),
-        ("multi_label", "uri,labels,split", [f"{row},val" for row in good_rows()], "holds 'val' in 40 rows"),
+        (
+            "multi_label",
+            "uri,labels,split",
+            [*(f"{row},train" for row in good_rows()[:-1]), "39.jpg,lynx,test"],
+            r"without a training picture: 'lynx' \(test, 1 pictures\)",
+        ),
+        ("multi_label", "uri,labels,split", [f"{row},holdout" for row in good_rows()], "holds 'holdout' in 40 rows"),
+        (
+            "multi_label",
+            "uri,labels,split,group",
+            [
+                f"{row},{'train' if number % 3 else 'test'},patient {number // 20}"
+                for number, row in enumerate(good_rows())
+            ],
+            r"groups 'patient 0', 'patient 1' have pictures in more than one split",
+        ),
+        (
+            "multi_label",
+            "uri,labels,group",
+            [*(f"{row},{number}" for number, row in enumerate(good_rows())), "00.jpg,dog;small,another"],
+            "00.jpg stand there more than once, with different labels or groups",
+        ),
         ("multi_label", "uri,labels,split", [f"{row},test" for row in good_rows()], "0 pictures to train"),
     ],
 )
@@ -184,3 +204,131 @@ def test_counts_per_label_and_split_add_up(images: Path):
     counts = training_set.num_positives()
     assert {label: sum(parts.values()) for label, parts in counts.items()} == {"cat": 20, "dog": 20, "small": 20}
     assert counts["cat"]["train"] == int(np.sum(training_set.train.targets[:, 0]))
+
+
+def names_of(examples: Examples) -> set[str]:
+    return {Path(uri).name for uri in examples.uris.to_pylist()}
+
+
+def test_a_group_stays_in_one_split_and_pictures_without_one_are_free(images: Path):
+    rows = [f"{row},{'' if number < 20 else number // 4}" for number, row in enumerate(good_rows())]
+    training_set = load_training_set(spec_for(images, csv_file(images, rows, "uri,labels,group")))
+    for examples in training_set.splits().values():
+        grouped = [int(name[:2]) // 4 for name in names_of(examples) if int(name[:2]) >= 20]
+        assert all(grouped.count(group) == 4 for group in grouped)
+        assert names_of(examples), "no split is empty"
+    free = [names_of(examples) & {f"{number:02d}.jpg" for number in range(20)} for examples in (training_set.train,)]
+    assert 0 < len(free[0]) < 20
+
+
+def test_groups_hold_when_validation_is_taken_from_given_training_pictures(images: Path):
+    rows = [
+        f"{row},{'train' if number < 32 else 'test'},patient {number // 4}" for number, row in enumerate(good_rows())
+    ]
+    split = {"train": 0.5, "validation": 0.25, "test": 0.25}
+    training_set = load_training_set(spec_for(images, csv_file(images, rows, "uri,labels,split,group"), split=split))
+    patients = [{int(name[:2]) // 4 for name in names_of(part)} for part in training_set.splits().values()]
+    assert [len(part) for part in training_set.splits().values()] == [20, 12, 8]
+    assert not patients[0] & patients[1]
+
+
+def test_slices_stay_with_their_pictures(images: Path):
+    rows = [f"{row},{'night' if number % 5 == 0 else ''}" for number, row in enumerate(good_rows())]
+    training_set = load_training_set(spec_for(images, csv_file(images, rows, "uri,labels,slice")))
+    for examples in training_set.splits().values():
+        assert examples.slices is not None
+        for uri, word in zip(examples.uris.to_pylist(), examples.slices.to_pylist(), strict=True):
+            assert word == ("night" if int(Path(uri).stem) % 5 == 0 else "")
+    without = load_training_set(spec_for(images, csv_file(images, good_rows())))
+    assert without.test.slices is None
+    assert without.fingerprint != training_set.fingerprint
+
+
+def test_a_label_too_rare_to_measure_still_trains(images: Path):
+    training_set = load_training_set(spec_for(images, csv_file(images, [*good_rows()[:-1], "39.jpg,lynx"])))
+    assert training_set.num_positives()["lynx"] == {"train": 1, "validation": 0, "test": 0}
+
+
+@pytest.mark.parametrize("validation", ["val", "valid", "Validation"])
+def test_top_folders_named_like_splits_are_splits(tmp_path: Path, validation: str):
+    for number in range(30):
+        split = ("train", validation, "test")[number % 3]
+        picture = tmp_path / split / ("cat" if number % 2 else "dog") / f"{number}.jpg"
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        picture.write_bytes(b"")
+    training_set = load_training_set(spec_for(tmp_path, "folders", "multi_class"))
+    assert training_set.labels == ("cat", "dog")
+    assert names_of(training_set.test) == {f"{number}.jpg" for number in range(2, 30, 3)}
+    assert names_of(training_set.validation) == {f"{number}.jpg" for number in range(1, 30, 3)}
+
+
+def test_a_lone_folder_named_train_is_no_split(tmp_path: Path):
+    for number in range(30):
+        picture = tmp_path / "train" / ("cat" if number % 2 else "dog") / f"{number}.jpg"
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        picture.write_bytes(b"")
+    training_set = load_training_set(spec_for(tmp_path, "folders", "multi_class"))
+    assert len(training_set.train) == 24 and len(training_set.test) > 0
+
+
+def test_a_label_that_is_called_train_is_no_split(tmp_path: Path):
+    for number in range(30):
+        picture = tmp_path / "store" / ("train" if number % 2 else "test") / f"{number}.jpg"
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        picture.write_bytes(b"")
+    assert load_training_set(spec_for(tmp_path / "store", "folders", "multi_class")).labels == ("test", "train")
+
+
+@pytest.fixture
+def synthetic(tmp_path: Path) -> Path:
+    for number in range(6):
+        picture = tmp_path / "synthetic" / ("cat" if number % 2 else "small") / f"s{number}.jpg"
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        picture.write_bytes(b"")
+    return tmp_path / "synthetic"
+
+
+def test_further_sources_only_train_and_as_often_as_their_weight_says(images: Path, synthetic: Path):
+    spec = spec_for(
+        images,
+        csv_file(images, good_rows()),
+        sources=[{"images": str(synthetic), "labels": "folders", "weight": 0.5}],
+    )
+    training_set = load_training_set(spec)
+    train = training_set.train
+    assert [len(part) for part in training_set.splits().values()] == [38, 4, 4]
+    assert training_set.num_extra == (6,)
+    assert labels_by_name(training_set)["s0.jpg"] == {"small"}
+    assert train.num_draws == 48
+    drawn = np.bincount(train.order(np.random.default_rng(0)), minlength=len(train))
+    assert (drawn[:32] == 1).all(), "every main picture once"
+    assert drawn[32:].sum() == 16 and set(drawn[32:]) <= {2, 3}
+
+
+def test_a_rate_below_one_takes_other_pictures_each_epoch(images: Path, synthetic: Path):
+    source = {"images": str(synthetic), "labels": "folders", "weight": 3 / 32}
+    train = load_training_set(spec_for(images, csv_file(images, good_rows()), sources=[source])).train
+    rng = np.random.default_rng(0)
+    epochs = [set(train.order(rng).tolist()) & set(range(32, 38)) for _ in range(20)]
+    assert {len(epoch) for epoch in epochs} == {3}
+    assert set.union(*epochs) == set(range(32, 38))
+
+
+def test_a_source_must_share_labels_and_no_picture_with_the_main_one(images: Path, synthetic: Path):
+    again = csv_file(images, ["39.jpg,cat"]).rename(images.parent / "again.csv")
+    labels = csv_file(images, good_rows())
+    with pytest.raises(DataError, match=r"39.jpg are among the pictures of .*labels.csv, too"):
+        load_training_set(spec_for(images, labels, sources=[{"images": str(images), "labels": str(again)}]))
+    (synthetic / "small").rename(synthetic / "tiny")
+    with pytest.raises(DataError, match=r"'tiny' are not among the labels 'cat', 'dog', 'small'"):
+        load_training_set(spec_for(images, labels, sources=[{"images": str(synthetic), "labels": "folders"}]))
+
+
+def test_labelled_pictures_get_the_columns_of_a_given_model(images: Path):
+    rows = csv_file(images, good_rows())
+    examples = load_examples(str(images), str(rows), task="multi_label", known=("small", "lynx", "dog", "cat"))
+    assert examples.targets[:2].tolist() == [[1, 0, 1, 0], [0, 0, 0, 1]]
+    with pytest.raises(DataError, match=r"'cat', 'small' are not among the labels 'dog'"):
+        load_examples(str(images), str(rows), task="multi_label", known=("dog",))
+    binary = load_examples(str(images), str(rows), task="binary", known=("dog",))
+    assert binary.targets[:2].tolist() == [[1], [0]]

@@ -191,3 +191,31 @@ def test_a_killed_worker_costs_no_more_than_its_epoch(tmp_path: Path, caplog: py
     shown = [record.getMessage()[:9] for record in caplog.records if record.getMessage().startswith("epoch ")]
     assert shown == [f"epoch {number}/6" for number in range(1, 7)]
     assert result.bundle.metrics["epochs"] == 6
+
+
+@pytest.mark.long
+def test_what_the_data_has_to_tell_stands_in_the_bundle(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    labels = write_shapes(tmp_path / "images", 240)
+    wrong = [f"{number:04d}.jpg" for number in range(0, 240, 12)]
+    given = {name: [] if words and name in wrong else words for name, words in labels.items()}
+    for number in range(3):
+        shutil.copy(tmp_path / "images" / f"{number:04d}.jpg", tmp_path / "images" / f"copy{number}.jpg")
+        given[f"copy{number}.jpg"] = given[f"{number:04d}.jpg"]
+    write_labels(tmp_path / "labels.csv", given)
+    more = write_shapes(tmp_path / "more", 40, seed=9, one_label=True)
+    for name, words in more.items():
+        (tmp_path / "synthetic" / words[0]).mkdir(parents=True, exist_ok=True)
+        shutil.move(tmp_path / "more" / name, tmp_path / "synthetic" / words[0] / name)
+    data = {
+        "images": str(tmp_path / "images"),
+        "labels": str(tmp_path / "labels.csv"),
+        "split": {"train": 0.5, "validation": 0.25, "test": 0.25, "seed": 1},
+        "sources": [{"images": str(tmp_path / "synthetic"), "labels": "folders", "weight": 0.5}],
+    }
+    metrics = run(spec_file(tmp_path, epochs=8, data=data)).bundle.metrics
+    found = metrics["findings"]["data"]
+    assert found["duplicates"]["num_exact"] == 3
+    assert found["sources"][0]["num_pictures"] == 40
+    assert {Path(row["uri"]).name for row in found["suspects"]["pictures"]} & set(wrong)
+    assert all(row["split"] in ("validation", "test") for row in found["suspects"]["pictures"])
+    assert metrics["test"]["map"] > 0.7

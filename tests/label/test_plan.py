@@ -10,10 +10,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from bundles import make_draft
 from labelmill.label import difference
-from labelmill.label.plan import Todo, plan_todo
+from labelmill.label.plan import Todo, plan_todo, settings_digests
 from labelmill.label.row import DATA_SCHEMA, ITEM_SCHEMA
 from labelmill.label.table import LabelTable, TableWriter, put_data_file
+from labelmill.model.quantized import INT8_GRAPH
+from labelmill.spec import LabelSpec
 from labelmill.storage import open_store
 
 NOW = dt.datetime(2026, 3, 1, tzinfo=dt.UTC)
@@ -39,14 +42,20 @@ class Night:
         table = pa.Table.from_pylist(made, schema=DATA_SCHEMA)
         writer.commit([put_data_file(open_store(self.uri), f"labelled_on={DAY}/{writer.run_id}.parquet", table, DAY)])
 
-    def plan(self, *items: dict[str, object], models: tuple[str, ...] = ("a@1",), **options: object) -> Todo:
+    def plan(
+        self,
+        *items: dict[str, object],
+        models: tuple[str, ...] = ("a@1",),
+        settings: tuple[str, ...] = (),
+        **options: object,
+    ) -> Todo:
         batches = [
             pa.RecordBatch.from_pylist(list(items[n : n + 3]), schema=ITEM_SCHEMA) for n in range(0, len(items), 3)
         ]
         digests = [f"digest of {model}" for model in models]
         store = open_store(f"{self.uri}/_labelmill")
         more = {"models": models, "store": store, "run_id": f"{random.random()}", **options}
-        return plan_todo(iter(batches), LabelTable(self.uri), digests, "s", **more)
+        return plan_todo(iter(batches), LabelTable(self.uri), digests, settings or ["s"] * len(models), **more)
 
 
 @pytest.fixture
@@ -80,10 +89,40 @@ def test_only_final_rows_of_this_version_bundle_and_settings_count_as_done(night
     assert [row["etag"] for row in rows(todo)] == ["e1"] * 5
 
 
+def test_each_model_is_done_by_its_own_settings(night: Night) -> None:
+    night.put(item("floats"), model="a@1", settings="f32")
+    night.put(item("integers"), model="b@7", settings="int8")
+    night.put(item("once by torch"), model="b@7", settings="f32")
+    every = ("floats", "integers", "once by torch")
+    todo = night.plan(*map(item, every), models=("a@1", "b@7"), settings=("f32", "int8"))
+    assert {row["uri"].removeprefix(PREFIX): row["lacking"] for row in rows(todo)} == {
+        "floats": 0b10,
+        "integers": 0b01,
+        "once by torch": 0b11,
+    }
+
+
+def test_what_computed_the_answers_is_part_of_the_settings(tmp_path: Path) -> None:
+    draft = make_draft(tmp_path / "draft")
+    floats = draft.as_bundle()
+    (draft.folder / INT8_GRAPH).parent.mkdir()
+    (draft.folder / INT8_GRAPH).write_text("a graph")
+    integers = draft.as_bundle()
+    spec = {"kind": "label", "name": "n", "registry": "r", "model": "m@1", "images": "i", "output": "o"}
+    digests = {
+        engine: settings_digests(LabelSpec.model_validate(spec | {"engine": engine}), [floats, integers], 0)
+        for engine in ("auto", "openvino", "torch")
+    }
+    assert digests["auto"] == digests["openvino"]
+    assert digests["auto"][0] == digests["torch"][0] == digests["torch"][1] != digests["auto"][1]
+    on_gpu = settings_digests(LabelSpec.model_validate(spec), [floats, integers], 1)
+    assert on_gpu[0] == on_gpu[1] not in (*digests["auto"], *digests["torch"])
+
+
 def test_a_table_with_nothing_in_it_leaves_everything_to_do(night: Night) -> None:
     todo = night.plan(item("b"), item("a"))
     assert names(todo) == ["a", "b"]
-    nothing = plan_todo(iter(()), None, ["d"], "s", models=["a@1"], store=open_store(night.uri), run_id="x")
+    nothing = plan_todo(iter(()), None, ["d"], ["s"], models=["a@1"], store=open_store(night.uri), run_id="x")
     assert (nothing.listed, nothing.num_rows, nothing.num_chunks) == (0, 0, 0)
 
 

@@ -143,9 +143,9 @@ def test_a_mistake_names_line_field_expectation_and_value(write, change, message
         (
             "kind: label",
             "kind: labels",
-            "job.yaml:1: kind: expected train, label or serve, got 'labels': did you mean label?",
+            "job.yaml:1: kind: expected train, evaluate, label or serve, got 'labels': did you mean label?",
         ),
-        ("kind: label\n", "", "job.yaml:1: kind: required, and missing: train, label or serve"),
+        ("kind: label\n", "", "job.yaml:1: kind: required, and missing: train, evaluate, label or serve"),
     ],
 )
 def test_a_value_of_the_wrong_form_is_explained(write, old, new, message):
@@ -204,6 +204,14 @@ def test_binary_by_folders_wants_the_positive_folder(write):
     text = TRAIN.replace("multi_label", "binary").replace("./train.csv", "folders")
     assert "job.yaml:5: data.positive: required with task binary" in refusal(write(text))
     assert load_spec(write(text), ["data.positive=cat"]).spec.data.positive == "cat"
+
+
+def test_a_source_by_folders_wants_the_positive_folder_too(write):
+    text = TRAIN.replace("multi_label", "binary")
+    source = "data.sources=[{images: ./more, labels: folders, weight: 0.5}]"
+    assert "data.positive: required with task binary" in refusal(write(text), source)
+    assert load_spec(write(text), [source, "data.positive=cat"]).spec.data.sources[0].weight == 0.5
+    assert "weight" in refusal(write(text), "data.sources=[{images: ./more, labels: folders, weight: 0}]")
 
 
 def test_workers_may_be_a_range(write):
@@ -301,11 +309,7 @@ def test_overrides_replace_add_and_are_named_in_errors(write):
     assert (
         refusal(path, "optimise.epochs=3") == "--set optimise.epochs: optimise: no such field: did you mean optimize?"
     )
-    assert (
-        refusal(path, "optimize={epochs: 0}")
-        .splitlines()[1]
-        .startswith("  --set optimize: optimize.batch_size: required")
-    )
+    assert refusal(path, "workers={cpus: 0}").splitlines()[1].startswith("  --set workers: workers.count: required")
     assert refusal(path, "epochs") == "--set epochs: expected path.to.field=value, such as optimize.epochs=3"
     assert (
         refusal(path, "name.x=1")

@@ -8,11 +8,12 @@ import torch
 from labelmill.dataset import TrainingSet, load_training_set
 from labelmill.images.transform import Preprocessing
 from labelmill.spec import TrainSpec
-from labelmill.train.balance import drawing_weights
+from labelmill.train.balance import oversampled
 from labelmill.train.feed import Feed, Share
 from labelmill.train.job import Job
 from labelmill.train.loop import Course
 from labelmill.train.losses import build_objective
+from labelmill.train.progress import Epoch
 from labelmill.train.state import State, start_state
 from labelmill.train.team import Team
 from train.shapes import write_labels, write_shapes
@@ -53,17 +54,16 @@ def feed_of(job: Job, training_set: TrainingSet, preprocessing: Preprocessing, r
     batch_size = min(job.spec.optimize.batch_size, len(training_set.train))
     share = Share.of(rank, size, batch_size)
     owned = share.of_pictures(len(training_set.train), job.spec.optimize.seed)
-    oversample = job.spec.optimize.oversample
     return Feed(
         job.spec,
         preprocessing,
-        training_set.train.take(owned),
+        oversampled(training_set.train, job.spec.optimize.oversample).take(owned),
         training_set.validation.take(np.arange(rank, len(training_set.validation), size)),
         share=share,
-        num_steps=-(-len(training_set.train) // batch_size),
+        rows=share.rows(len(training_set.train)),
+        num_steps=-(-training_set.train.num_draws // batch_size),
         num_pictures=len(training_set.train) + len(training_set.validation),
         num_threads=1,
-        drawing_weights=drawing_weights(training_set.train.targets, oversample)[owned] if oversample else None,
         cache_size_bytes=10**8,
     )
 
@@ -76,3 +76,19 @@ def started(spec: TrainSpec) -> tuple[Course, State]:
     job, training_set = job_of(spec)
     state = start_state(job, ALONE)
     return course_of(job, training_set, feed_of(job, training_set, state.progress.preprocessing)), state
+
+
+def epoch_record(number: int, curve: tuple[tuple[int, float, float], ...]) -> Epoch:
+    """What is on record of an epoch, as far as curves show it."""
+    return Epoch(
+        number=number,
+        loss=curve[-1][1],
+        metric=0.5,
+        learning_rate=curve[-1][2],
+        pictures_per_s=100.0,
+        num_workers=1,
+        curve=curve,
+        validation_loss=0.7,
+        training_metric=0.6,
+        ended_at_s=1e9 + number,
+    )

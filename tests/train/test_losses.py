@@ -1,15 +1,17 @@
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from pydantic import ValidationError
 from timm.loss import AsymmetricLossMultiLabel
 from torch.nn import functional
 
+from labelmill.dataset import Examples
 from labelmill.errors import DataError
 from labelmill.spec import Loss, TrainSpec
-from labelmill.train.balance import check_weighted_labels, class_weights, draw, drawing_weights, positive_weights
+from labelmill.train.balance import check_weighted_labels, class_weights, drawing_weights, oversampled, positive_weights
 from labelmill.train.job import Job
 from labelmill.train.losses import Objective, build_objective
 from train.runs import shapes_source
@@ -25,6 +27,11 @@ def spec_with(task: str = "multi_label", **loss: object) -> TrainSpec:
 
 def objective(task: str = "multi_label", targets: np.ndarray = CLASSES, **loss: object) -> Objective:
     return build_objective(Job(spec_with(task, **loss), LABELS, ""), targets, CPU)
+
+
+def examples_of(targets: np.ndarray) -> Examples:
+    uris = pa.array([str(number) for number in range(len(targets))])
+    return Examples(uris, uris, targets)
 
 
 def answers(num_pictures: int = 7) -> tuple[torch.Tensor, torch.Tensor]:
@@ -119,9 +126,9 @@ def test_weights_of_labels_that_are_not_there_are_named():
 
 def test_oversampling_brings_rare_labels_up_and_keeps_the_epoch_as_long():
     rng = np.random.default_rng(0)
-    drawn = CLASSES[draw(drawing_weights(CLASSES, 1.0), rng)]
+    drawn = CLASSES[oversampled(examples_of(CLASSES), 1.0).order(rng)]
     assert len(drawn) == 100
-    assert drawn.sum(axis=0) == pytest.approx([33, 33, 33], abs=1.5)
+    assert drawn.sum(axis=0, dtype=int) == pytest.approx([33, 33, 33], abs=1.5)
     half = drawing_weights(CLASSES, 0.5)
     assert half[-1] == pytest.approx(4) and half[0] == 1
     several = np.array([[1, 1], [1, 0], [1, 0], [1, 0], [0, 0]], dtype=np.uint8)
@@ -131,8 +138,8 @@ def test_oversampling_brings_rare_labels_up_and_keeps_the_epoch_as_long():
 
 def test_every_picture_is_drawn_sooner_or_later_and_none_too_often():
     rng = np.random.default_rng(1)
-    weights = drawing_weights(CLASSES, 1.0)
-    draws = [np.bincount(draw(weights, rng), minlength=100) for _ in range(20)]
+    examples = oversampled(examples_of(CLASSES), 1.0)
+    draws = [np.bincount(examples.order(rng), minlength=100) for _ in range(20)]
     assert np.min(np.sum(draws, axis=0)) > 0
     assert all(counts[-5:].min() >= 6 and counts[-5:].max() <= 7 for counts in draws)
 

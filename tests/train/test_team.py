@@ -21,20 +21,22 @@ NUM_WORKERS = 2
 # AdamW would hide a gradient of the wrong size.
 PLAIN = {"optimizer": "sgd", "optimizer_options": {"momentum": 0.0, "nesterov": False}, "learning_rate": 0.05}
 BY_TURNS = {"epochs": 4, "accumulate": 2, "freeze": "gradual", "ema_decay": 0.9}
+# Networks without statistics over a batch: this transformer, and one whose norms are frozen.
+CASES = [("timm/test_vit", {}), ("timm/test_vit", BY_TURNS), ("timm/test_resnet", {"freeze": "backbone"})]
 
 
-def two_worker_spec(folder: Path, settings: dict[str, object]) -> TrainSpec:
-    # Batches of 5 fall into parts of 2 and 3, and this network has no statistics of its own over a batch.
-    model = {"architecture": "timm/test_vit", "weights": str(folder / "start.safetensors"), "image_size_px": 32}
+def two_worker_spec(folder: Path, architecture: str, settings: dict[str, object]) -> TrainSpec:
+    model = {"architecture": architecture, "weights": str(folder / "start.safetensors"), "image_size_px": 32}
+    # Batches of 5 fall into parts of 2 and 3.
     optimize = {"epochs": 1, "batch_size": 5, "warmup_epochs": 0, **PLAIN, **settings}
     return shapes_spec(folder, num_pictures=40, model=model, optimize=optimize)
 
 
-def work(rank: int, folder: Path, settings: dict[str, object]) -> None:
+def work(rank: int, folder: Path, architecture: str, settings: dict[str, object]) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=NUM_WORKERS)
     team = Team(rank, NUM_WORKERS, torch.device("cpu"))
-    job, training_set = job_of(two_worker_spec(folder, settings))
+    job, training_set = job_of(two_worker_spec(folder, architecture, settings))
     state = start_state(job, team)
     feed = feed_of(job, training_set, state.progress.preprocessing, rank, NUM_WORKERS)
     train(course_of(job, training_set, feed, team), state, lambda state: None)
@@ -64,11 +66,17 @@ class WholeFeed:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("settings", [{}, BY_TURNS], ids=["plainly", "by turns"])
-def test_two_workers_learn_what_one_learns_from_the_whole_batch(tmp_path: Path, settings: dict[str, object]):
-    save_weights(build_network("timm/test_vit", 3, image_size_px=32), tmp_path / "start.safetensors")
-    job, training_set = job_of(two_worker_spec(tmp_path, settings))
-    mp.spawn(work, args=(tmp_path, settings), nprocs=NUM_WORKERS)
+@pytest.mark.parametrize(("architecture", "settings"), CASES, ids=["plainly", "by turns", "head alone"])
+def test_two_workers_learn_what_one_learns_from_the_whole_batch(
+    tmp_path: Path, architecture: str, settings: dict[str, object]
+):
+    network = build_network(architecture, 3, image_size_px=32)
+    for name, buffer in network.named_buffers():
+        if name.endswith("running_mean"):
+            buffer.add_(0.1)
+    save_weights(network, tmp_path / "start.safetensors")
+    job, training_set = job_of(two_worker_spec(tmp_path, architecture, settings))
+    mp.spawn(work, args=(tmp_path, architecture, settings), nprocs=NUM_WORKERS)
     first, second = (load_file(tmp_path / f"{rank}.safetensors") for rank in range(NUM_WORKERS))
     state = start_state(job, ALONE)
     preprocessing = state.progress.preprocessing

@@ -1,12 +1,12 @@
-"""What a labels file says: rows of a picture's address, its labels and, where given, its split.
+"""What a labels file says: rows of a picture's address, its labels and, where given, its split, group and slice.
 
-csv       columns uri, labels[, split]; several labels are separated by `;`, no label is an empty field
+csv       columns uri, labels[, split, group, slice]; several labels are separated by `;`, no label is an empty field
 jsonl     {"uri": "a/1.jpg", "labels": ["cat", "dog"], "split": "train"}; labels may be one string as in csv
-parquet   columns uri string, labels list<string> or string as in csv[, split string]
+parquet   columns uri string, labels list<string> or string as in csv[, split, group, slice string]
 """
 
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 import numpy as np
@@ -18,19 +18,23 @@ from pyarrow import csv, json, parquet
 from labelmill.errors import DataError
 from labelmill.storage import open_store
 
-__all__ = ["LABEL_SEPARATOR", "LabelRows", "read_labels_file"]
+__all__ = ["FURTHER_COLUMNS", "LABEL_SEPARATOR", "LabelRows", "read_labels_file"]
 
 LABEL_SEPARATOR = ";"
+FURTHER_COLUMNS = ("split", "group", "slice")
 
 
 @dataclass(frozen=True)
 class LabelRows:
-    """The rows as written: addresses [N], pairs (row, label), and the split words [N] if the file has them."""
+    """The rows as written: addresses [N], pairs (row, label), and those of FURTHER_COLUMNS that there are, strings [N].
+
+    An empty string means that the row does not say.
+    """
 
     uris: pa.Array
     rows: NDArray[np.int64]
     labels: pa.Array
-    splits: pa.Array | None
+    columns: dict[str, pa.Array] = field(default_factory=dict)
 
 
 def read_labels_file(path: str) -> LabelRows:
@@ -46,11 +50,12 @@ def read_labels_file(path: str) -> LabelRows:
     if missing:
         raise DataError(
             f"{path}: no column {' and no column '.join(repr(name) for name in missing)}; "
-            f"found {table.column_names}. A labels file has the columns uri, labels and, if you like, split."
+            f"found {table.column_names}. A labels file has the columns uri, labels and, if you like, "
+            f"{', '.join(FURTHER_COLUMNS)}."
         )
     rows, labels = _pairs(path, table.column("labels").combine_chunks())
-    splits = _strings(path, table, "split") if "split" in table.column_names else None
-    return LabelRows(_strings(path, table, "uri"), rows, labels, splits)
+    columns = {column: _strings(path, table, column) for column in FURTHER_COLUMNS if column in table.column_names}
+    return LabelRows(_strings(path, table, "uri"), rows, labels, columns)
 
 
 def _parse(path: str, data: bytes) -> pa.Table:
@@ -58,7 +63,7 @@ def _parse(path: str, data: bytes) -> pa.Table:
     try:
         match suffix:
             case ".csv":
-                words = dict.fromkeys(("uri", "labels", "split"), pa.string())
+                words = dict.fromkeys(("uri", "labels", *FURTHER_COLUMNS), pa.string())
                 return csv.read_csv(io.BytesIO(data), convert_options=csv.ConvertOptions(column_types=words))
             case ".jsonl" | ".ndjson":
                 return json.read_json(io.BytesIO(data))

@@ -1,27 +1,36 @@
 """Which picture trains, which one validates, which one tests."""
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["SPLITS", "assign_splits", "rarest_labels"]
+__all__ = ["SPLITS", "assign_splits", "split_word", "stratify"]
 
 SPLITS = ("train", "validation", "test")
+_OTHER_WORDS = {"val": "validation", "valid": "validation"}
 
 
-def rarest_labels(
-    rows: NDArray[np.int64], codes: NDArray[np.int64], num_rows: int, num_labels: int
-) -> NDArray[np.int64]:
-    """The label of each picture that fewest pictures carry, [num_rows]; `num_labels` where a picture has none.
+def split_word(word: str) -> str | None:
+    """The split that a column or a folder means, in upper or lower case; None where it means none."""
+    word = _OTHER_WORDS.get(word.lower(), word.lower())
+    return word if word in SPLITS else None
 
-    `rows` and `codes` are the pairs (picture, label). With one label a picture this is that label. Splitting by the
-    rarest label first is the idea of iterative stratification (Sechidis et al., 2011) without its iteration: a rare
-    label reaches every split, and common ones are balanced by their number.
+
+def stratify(
+    targets: NDArray[np.uint8], groups: NDArray[np.int64] | None, shares: tuple[float, float, float], seed: int
+) -> NDArray[np.int8]:
+    """Index into SPLITS for each picture, [N], so that every label is shared out as the pictures are.
+
+    `targets` [N, L] are 0 or 1; pictures of one group, numbers [N], come into one split. One label a picture and no
+    groups is plain stratification; all else is iterative: Sechidis, Tsoumakas, Vlahavas, On the Stratification of
+    Multi-Label Data, 2011, algorithm 1, where what is shared out is a group and not a picture.
     """
-    counts = np.bincount(codes, minlength=num_labels)
-    rarest = np.full(num_rows, num_labels, dtype=np.int64)
-    commonest_first = np.argsort(-counts[codes], kind="stable")
-    rarest[rows[commonest_first]] = codes[commonest_first]  # of several writes to one row the last one stays
-    return rarest
+    per_picture = targets.sum(axis=1, dtype=np.int64)
+    if groups is None and (per_picture <= 1).all():
+        return assign_splits(np.where(per_picture, targets.argmax(axis=1), targets.shape[1]), shares, seed)
+    members = np.arange(len(targets)) if groups is None else np.unique(groups, return_inverse=True)[1]
+    return _Sharing(targets, members, shares, np.random.default_rng(seed)).splits()[members]
 
 
 def assign_splits(strata: NDArray[np.int64], shares: tuple[float, float, float], seed: int) -> NDArray[np.int8]:
@@ -38,6 +47,62 @@ def assign_splits(strata: NDArray[np.int64], shares: tuple[float, float, float],
         counts = _counts(len(members), shares, rng)
         splits[rng.permutation(members)] = np.repeat(np.arange(3, dtype=np.int8), counts)
     return splits
+
+
+class _Sharing:
+    """Groups of pictures, handed to the split that wants their rarest label most.
+
+    Pictures without a label count as carrying one of their own. All pairs (group, label) lie sorted by group; lists,
+    not arrays, because the loop looks at single numbers.
+    """
+
+    def __init__(
+        self,
+        targets: NDArray[np.uint8],
+        members: NDArray[np.int64],
+        shares: tuple[float, float, float],
+        rng: np.random.Generator,
+    ) -> None:
+        num_labels = targets.shape[1] + 1
+        rows, codes = np.nonzero(targets)
+        bare = np.flatnonzero(~targets.any(axis=1))
+        rows, codes = np.concatenate([rows, bare]), np.concatenate([codes, np.full(len(bare), num_labels - 1)])
+        pairs, counts = np.unique(members[rows] * num_labels + codes, return_counts=True)
+        group_of, label_of = np.divmod(pairs, num_labels)
+        sizes = np.bincount(members)
+        left = np.bincount(codes, minlength=num_labels)
+        self._starts = np.searchsorted(group_of, np.arange(len(sizes) + 1)).tolist()
+        self._labels, self._counts, self._sizes = label_of.tolist(), counts.tolist(), sizes.tolist()
+        self._left: list[int] = left.tolist()
+        self._wanted = [_counts(count, shares, rng).tolist() for count in self._left]
+        self._room = [share * len(targets) for share in shares]
+        self._allowed = [split for split, share in enumerate(shares) if share > 0]
+        self._empty, self._num_free = set(self._allowed), len(sizes)
+        # The groups that carry each label, those with most pictures of it first: small ones then even out the rest.
+        order = np.lexsort((rng.random(len(pairs)), -counts, label_of))
+        self._carriers = np.split(group_of[order], np.cumsum(np.bincount(label_of, minlength=num_labels))[:-1])
+        self._splits = [-1] * len(sizes)
+
+    def splits(self) -> NDArray[np.int8]:
+        """Index into SPLITS for each group."""
+        while any(self._left):
+            rarest = min(range(len(self._left)), key=lambda label: self._left[label] or math.inf)
+            for group in self._carriers[rarest].tolist():
+                if self._splits[group] < 0:
+                    self._give(group, rarest)
+        return np.array(self._splits, dtype=np.int8)
+
+    def _give(self, group: int, label: int) -> None:
+        # A few large groups: none of the last ones may leave a split without any.
+        choice = self._empty if len(self._empty) >= self._num_free else self._allowed
+        split = max(choice, key=lambda split: (self._wanted[label][split], self._room[split], -split))
+        self._splits[group] = split
+        self._empty.discard(split)
+        self._num_free -= 1
+        self._room[split] -= self._sizes[group]
+        for at in range(self._starts[group], self._starts[group + 1]):
+            self._wanted[self._labels[at]][split] -= self._counts[at]
+            self._left[self._labels[at]] -= self._counts[at]
 
 
 def _counts(size: int, shares: tuple[float, float, float], rng: np.random.Generator) -> NDArray[np.int64]:

@@ -2,53 +2,41 @@
 
 import hashlib
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import PurePosixPath
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from labelmill.dataset.labels_file import LABEL_SEPARATOR, LabelRows, read_labels_file
-from labelmill.dataset.split import SPLITS, assign_splits, rarest_labels
+from labelmill.dataset.duplicates import connected, find_duplicates
+from labelmill.dataset.examples import Examples
+from labelmill.dataset.labelled import Labelled, load_labelled
+from labelmill.dataset.offenders import quoted, shown
+from labelmill.dataset.split import SPLITS, split_word, stratify
+from labelmill.dataset.survey import survey
 from labelmill.errors import DataError
-from labelmill.spec import TrainSpec
-from labelmill.storage import LISTING_SCHEMA, Store, open_store
+from labelmill.spec import ExtraData, TrainSpec
 
-__all__ = ["Examples", "TrainingSet", "load_training_set"]
+__all__ = ["TrainingSet", "load_training_set"]
 
 logger = logging.getLogger(__name__)
-
-_PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"})
-_NUM_OFFENDERS_SHOWN = 5
-
-
-@dataclass(frozen=True)
-class Examples:
-    """Pictures with their targets: uris [N], etags [N], and 0 or 1 for each label, uint8 [N, L]."""
-
-    uris: pa.Array
-    etags: pa.Array
-    targets: NDArray[np.uint8]
-
-    def __len__(self) -> int:
-        return len(self.uris)
-
-    def take(self, indices: NDArray[np.int64]) -> "Examples":
-        return Examples(self.uris.take(pa.array(indices)), self.etags.take(pa.array(indices)), self.targets[indices])
 
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """Three splits over the same labels, which are in the order of the logits; binary has the positive one alone."""
+    """Three splits over the same labels, which are in the order of the logits; binary has the positive one alone.
+
+    The last of the training pictures are those of the spec's further sources; `num_extra` says how many from each.
+    """
 
     labels: tuple[str, ...]
     train: Examples
     validation: Examples
     test: Examples
-    fingerprint: str  # sha256 of every uri, etag, label and split
+    fingerprint: str  # sha256 of every uri, etag, label, split and slice
+    num_extra: tuple[int, ...] = ()
 
     def splits(self) -> dict[str, Examples]:
         return {"train": self.train, "validation": self.validation, "test": self.test}
@@ -69,226 +57,182 @@ class TrainingSet:
 
 
 def load_training_set(spec: TrainSpec) -> TrainingSet:
-    """Read the labels, find every picture in the store, and split.
+    """Read the labels, find every picture in the store, split, and add the further sources to the training pictures.
 
     DataError names what does not fit together, the first offenders and their number, and what to do. StorageError: the
     store or the labels file cannot be read.
     """
-    store = open_store(spec.data.images)
-    listed = _list(store)
-    if spec.data.labels == "folders":
-        rows = _rows_from_folders(store, listed.column("uri"))
-    else:
-        rows = _with_addresses(read_labels_file(spec.data.labels), store)
-    found = _find(spec, rows.uris, listed.column("uri"))
-    names, targets = _targets(rows)
-    kept = _without_repeats(spec, rows.uris, targets, rows.splits)
-    uris, etags, targets = (
-        rows.uris.take(kept),
-        listed.column("etag").combine_chunks().take(found).take(kept),
-        targets[kept],
-    )
-    given = None if rows.splits is None else rows.splits.take(kept)
-    names, targets = _for_task(spec, names, uris, targets)
-    splits = _split(spec, targets, given)
-    _check_splits(spec, names, targets, splits)
-    logger.info("%d pictures, %d labels", len(uris), len(names))
-    everything = Examples(uris, etags, targets)
+    labelled = load_labelled(spec.data.images, spec.data.labels)
+    labels = _labels(spec, labelled)
+    targets = labelled.targets_for(spec.task, labels)
+    splits = _split(spec, labelled, targets)
+    _check_splits(labelled.where, labels, targets, splits)
+    everything = Examples(labelled.uris, labelled.etags, targets, labelled.columns.get("slice"))
     train, validation, test = (everything.take(np.flatnonzero(splits == index)) for index in range(len(SPLITS)))
-    return TrainingSet(names, train, validation, test, _fingerprint(names, uris, etags, targets, splits))
+    extra = [_extra(spec, source, labels) for source in spec.data.sources]
+    train = _mixed(spec, train, extra)
+    for examples in extra:
+        _check_apart(labelled, examples)
+    logger.info("%d pictures, %d labels", len(train) + len(validation) + len(test), len(labels))
+    fingerprint = _fingerprint(labels, (train, validation, test))
+    return TrainingSet(labels, train, validation, test, fingerprint, tuple(len(examples) for examples in extra))
 
 
-def _list(store: Store) -> pa.Table:
-    """uri and etag of every object below the root."""
-    listed = pa.Table.from_batches(store.list(), schema=LISTING_SCHEMA).select(["uri", "etag"])
-    if not len(listed):
-        raise DataError(f"{store.uri}: no pictures here. Set data.images to the folder or prefix that holds them.")
-    return listed
-
-
-def _rows_from_folders(store: Store, listed_uris: pa.ChunkedArray) -> LabelRows:
-    uris = [uri for uri in listed_uris.to_pylist() if PurePosixPath(uri).suffix.lower() in _PICTURE_SUFFIXES]
-    ignored = len(listed_uris) - len(uris)
-    if ignored:
-        logger.info("%s: %d files are no pictures by their ending, and left out", store.uri, ignored)
-    if not uris:
-        raise DataError(
-            f"{store.uri}: none of {ignored} files ends like a picture ({', '.join(sorted(_PICTURE_SUFFIXES))}). "
-            "Set data.images to the folder whose sub-folders are the labels."
-        )
-    root = PurePosixPath(store.uri)
-    loose = [uri for uri in uris if PurePosixPath(uri).parent == root]
-    if loose:
-        raise DataError(
-            f"{store.uri}: {_shown(loose)} lie in no folder, and with labels: folders the parent folder is the label. "
-            "Move them into a folder, or give a labels file."
-        )
-    labels = pa.array([PurePosixPath(uri).parent.name for uri in uris], pa.string())
-    return LabelRows(pa.array(uris, pa.string()), np.arange(len(uris)), labels, None)
-
-
-def _with_addresses(rows: LabelRows, store: Store) -> LabelRows:
-    def address(uri: str) -> str:
-        uri = uri.removeprefix("file://")
-        return uri if uri.startswith("/") or "://" in uri else store.address(uri.removeprefix("./"))
-
-    uris = pa.array([address(uri) for uri in rows.uris.to_pylist()], pa.string())
-    return LabelRows(uris, rows.rows, rows.labels, rows.splits)
-
-
-def _find(spec: TrainSpec, uris: pa.Array, listed_uris: pa.ChunkedArray) -> pa.Array:
-    """Where each picture stands in the listing."""
-    if not len(uris):
-        raise DataError(f"{spec.data.labels}: no rows. Give at least one labelled picture a split.")
-    found = pc.index_in(uris, value_set=listed_uris.combine_chunks())
-    unknown = uris.filter(pc.is_null(found)).to_pylist()
-    if unknown:
-        raise DataError(
-            f"{spec.data.labels}: {_shown(unknown)} are not below data.images ({spec.data.images}). "
-            "Relative uris start there, absolute ones must lie there: correct them, or remove these rows."
-        )
-    return found
-
-
-def _targets(rows: LabelRows) -> tuple[tuple[str, ...], NDArray[np.uint8]]:
-    """Label names in order, and 0 or 1 for each, [N, L]."""
-    names = tuple(sorted(pc.unique(rows.labels).to_pylist()))
-    codes = pc.index_in(rows.labels, value_set=pa.array(names, pa.string())).to_numpy(zero_copy_only=False)
-    targets = np.zeros((len(rows.uris), len(names)), dtype=np.uint8)
-    targets[rows.rows, codes.astype(np.int64)] = 1
-    return names, targets
-
-
-def _without_repeats(
-    spec: TrainSpec, uris: pa.Array, targets: NDArray[np.uint8], splits: pa.Array | None
-) -> NDArray[np.int64]:
-    """The first row of each picture; a picture that is given twice with different words is an error."""
-    first = pc.index_in(uris, value_set=uris).to_numpy(zero_copy_only=False).astype(np.int64)
-    repeats = np.flatnonzero(first != np.arange(len(first)))
-    differing = (targets[repeats] != targets[first[repeats]]).any(axis=1)
-    if splits is not None:
-        words = np.array(splits.to_pylist(), dtype=object)
-        differing |= words[repeats] != words[first[repeats]]
-    if differing.any():
-        offenders = sorted(set(uris.take(pa.array(repeats[differing])).to_pylist()))
-        raise DataError(
-            f"{spec.data.labels}: {_shown(offenders)} stand there more than once, with different labels or splits. "
-            f"Keep one row a picture; several labels of one go into one field, separated by {LABEL_SEPARATOR!r}."
-        )
-    if len(repeats):
-        logger.info(
-            "%s: %d rows repeat a picture with the same labels, and are left out", spec.data.labels, len(repeats)
-        )
-    return np.flatnonzero(first == np.arange(len(first)))
-
-
-def _for_task(
-    spec: TrainSpec, names: tuple[str, ...], uris: pa.Array, targets: NDArray[np.uint8]
-) -> tuple[tuple[str, ...], NDArray[np.uint8]]:
-    where = spec.data.images if spec.data.labels == "folders" else spec.data.labels
-    if not names:
-        raise DataError(f"{where}: {len(uris)} pictures and not one label. Fill the column 'labels'.")
+def _labels(spec: TrainSpec, labelled: Labelled) -> tuple[str, ...]:
+    """The labels that the task is about."""
     match spec.task:
         case "binary":
-            return _binary(spec, where, names, targets)
+            return (_positive(spec, labelled),)
         case "multi_class":
-            wrong = uris.filter(pa.array(targets.sum(axis=1) != 1)).to_pylist()
-            if wrong:
+            labelled.check_one_each(labelled.targets)
+            if len(labelled.labels) == 1:
                 raise DataError(
-                    f"{where}: {_shown(wrong)} have no label or several, and task multi_class wants exactly one. "
-                    "Correct them, or set task: multi_label."
+                    f"{labelled.where}: {labelled.labels[0]!r} is the only label, and task multi_class wants at least "
+                    "two."
                 )
-            if len(names) == 1:
-                raise DataError(f"{where}: {names[0]!r} is the only label, and task multi_class wants at least two.")
-    return names, targets
+    return labelled.labels
 
 
-def _binary(
-    spec: TrainSpec, where: str, names: tuple[str, ...], targets: NDArray[np.uint8]
-) -> tuple[tuple[str, ...], NDArray[np.uint8]]:
+def _positive(spec: TrainSpec, labelled: Labelled) -> str:
+    where, names = labelled.where, labelled.labels
     positive = spec.data.positive or (names[0] if len(names) == 1 else None)
     if positive is None or positive not in names:
         came = f"data.positive is {positive!r}" if positive else "data.positive is not set"
         raise DataError(
-            f"{where}: task binary wants to know which label means yes, and {came}; labels here: {_listed(names)}. "
+            f"{where}: task binary wants to know which label means yes, and {came}; labels here: {quoted(names)}. "
             "Set data.positive to one of them."
         )
-    column = targets[:, [names.index(positive)]]
-    if column.all():
+    if labelled.targets[:, names.index(positive)].all():
         raise DataError(f"{where}: every picture is {positive!r}. Task binary needs pictures without it, too.")
-    return (positive,), column
+    return positive
 
 
-def _split(spec: TrainSpec, targets: NDArray[np.uint8], given: pa.Array | None) -> NDArray[np.int8]:
+def _split(spec: TrainSpec, labelled: Labelled, targets: NDArray[np.uint8]) -> NDArray[np.int8]:
     """Index into SPLITS for each picture: the given words, or else by the seed."""
-    shares = spec.data.split
-    rows, codes = np.nonzero(targets)
-    strata = rarest_labels(rows, codes, len(targets), targets.shape[1])
-    if given is None:
-        return assign_splits(strata, (shares.train, shares.validation, shares.test), shares.seed)
-    words = pc.index_in(given, value_set=pa.array(SPLITS))
-    if words.null_count:
-        wrong = [repr(word) for word in pc.unique(given.filter(pc.is_null(words))).to_pylist()]
-        raise DataError(
-            f"{spec.data.labels}: column 'split' holds {_shown(wrong)} in {words.null_count} rows; expected one of "
-            f"{', '.join(SPLITS)} in every row. Correct them, or remove the column: data.split then decides."
-        )
-    splits: NDArray[np.int8] = words.to_numpy(zero_copy_only=False).astype(np.int8)
+    shares, groups = spec.data.split, _groups(spec, labelled)
+    if "split" not in labelled.columns:
+        return stratify(targets, groups, (shares.train, shares.validation, shares.test), shares.seed)
+    splits = _given(labelled)
     if not (splits == SPLITS.index("validation")).any():
         # Many public sets come as train and test alone. What chooses the thresholds must not be what measures them.
         learning = np.flatnonzero(splits == SPLITS.index("train"))
         total = shares.train + shares.validation
-        splits[learning] = assign_splits(
-            strata[learning], (shares.train / total, shares.validation / total, 0.0), shares.seed
+        splits[learning] = stratify(
+            targets[learning],
+            None if groups is None else groups[learning],
+            (shares.train / total, shares.validation / total, 0.0),
+            shares.seed,
         )
-        logger.info("%s: no picture has split validation; took a share of train by data.split", spec.data.labels)
+        logger.info("%s: no picture has split validation; took a share of train by data.split", labelled.where)
+    if groups is not None:
+        _check_groups(labelled, groups, splits)
     return splits
 
 
-def _check_splits(
-    spec: TrainSpec, names: tuple[str, ...], targets: NDArray[np.uint8], splits: NDArray[np.int8]
-) -> None:
+def _given(labelled: Labelled) -> NDArray[np.int8]:
+    column = labelled.columns["split"]
+    meant = {word: split_word(word) for word in pc.unique(column).to_pylist()}
+    wrong = [word for word, split in meant.items() if split is None]
+    if wrong:
+        num_rows = pc.sum(pc.is_in(column, value_set=pa.array(wrong))).as_py()
+        raise DataError(
+            f"{labelled.where}: column 'split' holds {quoted(wrong)} in {num_rows} rows; expected one of "
+            f"{', '.join(SPLITS)} in every row. Correct them, or remove the column: data.split then decides."
+        )
+    index = {word: SPLITS.index(split) for word, split in meant.items() if split}
+    return np.array([index[word] for word in column.to_pylist()], dtype=np.int8)
+
+
+def _groups(spec: TrainSpec, labelled: Labelled) -> NDArray[np.int64] | None:
+    """A number for each picture: those with the same must stay in one split. None where every picture is free."""
+    everyone = np.arange(len(labelled))
+    links: list[NDArray[np.int64]] = []
+    if "group" in labelled.columns:
+        words = labelled.columns["group"]
+        first = pc.index_in(words, value_set=words).to_numpy(zero_copy_only=False).astype(np.int64)
+        unnamed = pc.equal(words, "").to_numpy(zero_copy_only=False)
+        links.append(np.stack([everyone, np.where(unnamed, everyone, first)]))
+    if spec.data.duplicates == "together":
+        if "split" in labelled.columns:
+            raise DataError(
+                f"{labelled.where}: the splits are given, and data.duplicates: together would have to move pictures. "
+                "Remove the splits from it, or set data.duplicates: report."
+            )
+        links.append(find_duplicates(survey(labelled.uris, labelled.etags, max_pixels=spec.max_pixels)).pairs)
+    return connected(len(labelled), *np.concatenate(links, axis=1)) if links else None
+
+
+def _check_groups(labelled: Labelled, groups: NDArray[np.int64], splits: NDArray[np.int8]) -> None:
+    straddling = np.flatnonzero(splits != splits[groups])
+    if len(straddling):
+        words = pc.unique(labelled.columns["group"].take(pa.array(straddling))).to_pylist()
+        raise DataError(
+            f"{labelled.where}: groups {quoted(words)} have pictures in more than one split. "
+            "Correct the column 'split' or 'group', or remove one of them."
+        )
+
+
+def _check_splits(where: str, names: tuple[str, ...], targets: NDArray[np.uint8], splits: NDArray[np.int8]) -> None:
     counts = np.array([targets[splits == index].sum(axis=0, dtype=np.int64) for index in range(len(SPLITS))])
-    sizes = [int((splits == index).sum()) for index in range(len(SPLITS))]
+    sizes = np.bincount(splits, minlength=len(SPLITS))
     if not sizes[0] or not sizes[1]:
         raise DataError(
-            f"{spec.data.labels}: {sizes[0]} pictures to train and {sizes[1]} to validate; each needs at least one. "
-            "Add pictures, or change data.split."
+            f"{where}: {sizes[0]} pictures to train and {sizes[1]} to validate; each needs at least one. "
+            "Add pictures (or groups of them), or change data.split."
         )
-    lonely = [
+    missing = [
         f"{name!r} ({SPLITS[int(counts[:, column].argmax())]}, {counts[:, column].sum()} pictures)"
         for column, name in enumerate(names)
-        if not counts[0, column] or (counts[:, column] > 0).sum() < 2
+        if not counts[0, column]
     ]
-    if lonely:
+    if missing:
         raise DataError(
-            f"{spec.data.labels}: labels that stand in one split only, or not in train: {_shown(lonely)}. The network "
-            "cannot learn them, or nobody can measure it: add pictures of them, or remove the label."
+            f"{where}: labels without a training picture: {shown(missing)}. The network cannot learn them: add "
+            "pictures of them, or remove the label."
+        )
+    if not counts[1].any():
+        raise DataError(
+            f"{where}: no validation picture has a label, so nothing can choose the epoch and the thresholds. "
+            "Add pictures, or change data.split."
         )
 
 
-def _fingerprint(
-    names: tuple[str, ...], uris: pa.Array, etags: pa.Array, targets: NDArray[np.uint8], splits: NDArray[np.int8]
-) -> str:
-    order = pc.sort_indices(uris).to_numpy()
+def _extra(spec: TrainSpec, source: ExtraData, labels: tuple[str, ...]) -> Examples:
+    labelled = load_labelled(source.images, source.labels)
+    return Examples(labelled.uris, labelled.etags, labelled.targets_for(spec.task, labels))
+
+
+def _check_apart(labelled: Labelled, extra: Examples) -> None:
+    both = extra.uris.filter(pc.is_in(extra.uris, value_set=labelled.uris)).to_pylist()
+    if both:
+        raise DataError(
+            f"data.sources: {shown(both)} are among the pictures of {labelled.where}, too, and might be measured on "
+            "what they taught. Take them out of one of the two."
+        )
+
+
+def _mixed(spec: TrainSpec, main: Examples, extra: list[Examples]) -> Examples:
+    """The main training pictures once an epoch, and `weight` of each source's for every one of them."""
+    if not extra:
+        return main
+    parts = [replace(main, rates=np.ones(len(main)))]
+    for source, examples in zip(spec.data.sources, extra, strict=True):
+        rate = source.weight * len(main) / len(examples)
+        no_slice = None if main.slices is None else pa.array([""] * len(examples), pa.string())
+        parts.append(replace(examples, slices=no_slice, rates=np.full(len(examples), rate)))
+    return Examples.concatenated(parts)
+
+
+def _fingerprint(names: tuple[str, ...], splits: Iterable[Examples]) -> str:
+    parts = list(splits)
+    everything = Examples.concatenated([replace(part, rates=None) for part in parts])
+    split_of = np.repeat(np.arange(len(parts), dtype=np.int8), [len(part) for part in parts])
+    order = pc.sort_indices(everything.uris).to_numpy()
     digest = hashlib.sha256(repr(names).encode())
-    for column in (uris, etags):
+    slices = [] if everything.slices is None else [everything.slices]
+    for column in (everything.uris, everything.etags, *slices):
         for value in column.take(pa.array(order)).to_pylist():
             digest.update(f"{value}\0".encode())
-    digest.update(np.ascontiguousarray(targets[order]).tobytes())
-    digest.update(splits[order].tobytes())
+    digest.update(np.ascontiguousarray(everything.targets[order]).tobytes())
+    digest.update(split_of[order].tobytes())
     return digest.hexdigest()
-
-
-def _shown(offenders: Sequence[str]) -> str:
-    """The first few, and how many there are."""
-    listed = ", ".join(offenders[:_NUM_OFFENDERS_SHOWN])
-    return (
-        listed
-        if len(offenders) <= _NUM_OFFENDERS_SHOWN
-        else f"{listed} and {len(offenders) - _NUM_OFFENDERS_SHOWN} more"
-    )
-
-
-def _listed(names: Sequence[str]) -> str:
-    return _shown([repr(name) for name in names])

@@ -1,5 +1,6 @@
 """How good a bundle is on given pictures, answered by the very Labeler that labels in bulk and online."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ from labelmill.dataset import Examples
 from labelmill.errors import DataError, StorageError
 from labelmill.metrics import evaluate
 from labelmill.model.bundle import ModelCard
-from labelmill.model.labeler import Labeler
+from labelmill.model.labeler import Answer, Labeler
 from labelmill.storage import read_pictures
 
 __all__ = ["Answers", "answer", "measure"]
@@ -20,42 +21,59 @@ _NUM_PICTURES_AT_ONCE = 256
 
 @dataclass(frozen=True)
 class Answers:
-    """Targets and confidences [N, L] of the pictures that could be labelled, and uri -> reason of the others."""
+    """The pictures that could be labelled with their logits [N, L], and uri -> reason of the others. `features` [N, D]
+    are there where the labeler was asked for embeddings.
 
-    targets: NDArray[np.uint8]
-    confidences: NDArray[np.float32]
+    A card turns logits into confidences, so one pass over the pictures serves a model before and after calibration.
+    """
+
+    examples: Examples
+    logits: NDArray[np.float32]
     unreadable: dict[str, str]
+    features: NDArray[np.float16] | None = None
+
+    @property
+    def targets(self) -> NDArray[np.uint8]:
+        return self.examples.targets
 
 
 def answer(labeler: Labeler, examples: Examples) -> Answers:
-    """Label the pictures of a split."""
+    """Label the pictures of a split. DataError when none of them can be read."""
     kept: list[int] = []
-    confidences: list[NDArray[np.float32]] = []
+    logits: list[NDArray[np.float32]] = []
+    features: list[NDArray[np.float16]] = []
     unreadable: dict[str, str] = {}
-    uris, etags = examples.uris.to_pylist(), examples.etags.to_pylist()
-    for start in range(0, len(uris), _NUM_PICTURES_AT_ONCE):
-        chunk = range(start, min(start + _NUM_PICTURES_AT_ONCE, len(uris)))
-        read = read_pictures([(uris[index], etags[index]) for index in chunk])
-        here = {index: data for index, data in zip(chunk, read, strict=True) if isinstance(data, bytes)}
-        unreadable |= {
-            uris[i]: str(data) for i, data in zip(chunk, read, strict=True) if isinstance(data, StorageError)
-        }
-        for index, given in zip(here, labeler.label(list(here.values())), strict=True):
-            if given.confidences is None:
-                unreadable[uris[index]] = f"{given.status}: {given.error}"
-            else:
-                kept.append(index)
-                confidences.append(given.confidences)
+    uris = examples.uris.to_pylist()
+    for index, found in _answered(labeler, examples):
+        if isinstance(found, StorageError):
+            unreadable[uris[index]] = str(found)
+        elif found.logits is None:
+            unreadable[uris[index]] = f"{found.status}: {found.error}"
+        else:
+            kept.append(index)
+            logits.append(found.logits)
+            features += [] if found.embedding is None else [found.embedding]
     if not kept:
         raise DataError(
             f"none of {len(uris)} pictures can be read to measure the model on; the first: {_first(unreadable)}"
         )
-    return Answers(examples.targets[kept], np.stack(confidences), unreadable)
+    kept_features = np.stack(features) if features else None
+    return Answers(examples.take(np.array(kept)), np.stack(logits), unreadable, kept_features)
 
 
 def measure(card: ModelCard, answers: Answers) -> dict[str, Any]:
     """The metrics of `labelmill.metrics.evaluate`."""
-    return evaluate(card.task, card.labels, answers.targets, answers.confidences, card.thresholds)
+    return evaluate(card.task, card.labels, answers.targets, card.confidences(answers.logits), card.thresholds)
+
+
+def _answered(labeler: Labeler, examples: Examples) -> Iterator[tuple[int, Answer | StorageError]]:
+    """The place of each picture and what became of it: those that were fetched of a chunk come first."""
+    items = list(zip(examples.uris.to_pylist(), examples.etags.to_pylist(), strict=True))
+    for start in range(0, len(items), _NUM_PICTURES_AT_ONCE):
+        read = list(enumerate(read_pictures(items[start : start + _NUM_PICTURES_AT_ONCE]), start))
+        yield from ((index, data) for index, data in read if isinstance(data, StorageError))
+        fetched = {index: data for index, data in read if isinstance(data, bytes)}
+        yield from zip(fetched, labeler.label(list(fetched.values())), strict=True)
 
 
 def _first(unreadable: dict[str, str]) -> str:

@@ -21,7 +21,13 @@ _REASON = "no longer in the store"
 
 
 def put_deleted(
-    todo: Todo, bundles: Sequence[Bundle], store: Store, *, settings_digest: str, run_id: str, labelled_on: date
+    todo: Todo,
+    bundles: Sequence[Bundle],
+    store: Store,
+    *,
+    settings_digests: Sequence[str],
+    run_id: str,
+    labelled_on: date,
 ) -> Iterator[DataFile]:
     """Write the rows below the table's folder, `store`, and yield its files; committing them is the driver's."""
     day = labelled_on.isoformat()
@@ -36,7 +42,7 @@ def put_deleted(
                     [[]] * len(answers),
                     bundle,
                     scores="none",
-                    settings_digest=settings_digest,
+                    settings_digest=settings_digests[number],
                     run_id=run_id,
                 )
                 path = f"{PARTITION}={day}/{run_id}-deleted-{part:06d}-{number}.parquet"

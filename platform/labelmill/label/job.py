@@ -23,7 +23,7 @@ from labelmill.label.deletion import put_deleted
 from labelmill.label.inventory import Inventory, open_inventory
 from labelmill.label.lease import Lease, hold_lease
 from labelmill.label.ledger import write_receipt
-from labelmill.label.plan import Todo, plan_todo, settings_digest
+from labelmill.label.plan import Todo, plan_todo, settings_digests
 from labelmill.label.progress import show_progress
 from labelmill.label.receipt import Receipt
 from labelmill.label.samples import Sheet
@@ -89,12 +89,7 @@ class _Run:
         self.inventory = inventory
         self.writer = TableWriter(spec.output)
         self._small_files = 0
-        self.settings = settings_digest(
-            scores=spec.scores,
-            embeddings=spec.embeddings,
-            max_pixels=spec.max_pixels,
-            precision="bf16" if spec.engine != "openvino" and count_gpus() else "f32",
-        )
+        self.settings = settings_digests(spec, bundles, count_gpus())
         self.receipt = Receipt(
             run_id=self.writer.run_id,
             job=spec.name,
@@ -166,7 +161,7 @@ class _Run:
                 todo,
                 self.bundles,
                 open_store(self.writer.uri),
-                settings_digest=self.settings,
+                settings_digests=self.settings,
                 run_id=self.writer.run_id,
                 labelled_on=self.today,
             )
@@ -183,7 +178,7 @@ class _Run:
             output=self.writer.uri,
             run_id=self.writer.run_id,
             labelled_on=self.today.isoformat(),
-            settings_digest=self.settings,
+            settings_digests=self.settings,
             scores=spec.scores,
             embeddings=spec.embeddings,
             max_pixels=spec.max_pixels,

@@ -22,12 +22,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from labelmill.ahead import ahead
 from labelmill.label.difference import TableKeys, Wanted, hashed, in_groups
 from labelmill.label.row import ITEM_SCHEMA
 from labelmill.label.table import LabelTable
+from labelmill.model.bundle import Bundle
+from labelmill.model.quantized import is_quantized
+from labelmill.spec import LabelSpec
 from labelmill.storage import LISTING_SCHEMA, Store, open_store
 
-__all__ = ["GONE_SCHEMA", "TODO_SCHEMA", "Todo", "plan_todo", "settings_digest"]
+__all__ = ["GONE_SCHEMA", "TODO_SCHEMA", "Todo", "plan_todo", "settings_digest", "settings_digests"]
 
 TODO_SCHEMA = ITEM_SCHEMA.append(pa.field("lacking", pa.int64()))
 """A picture to label: bit m of `lacking` is set where model m of the run has no final row for it."""
@@ -88,6 +92,25 @@ def _gone_key(part: int) -> str:
     return f"gone-{part:06d}.parquet"
 
 
+def settings_digests(spec: LabelSpec, bundles: Sequence[Bundle], num_gpus: int) -> tuple[str, ...]:
+    """The settings digest that each model's rows have in a run by this spec."""
+    return tuple(
+        settings_digest(
+            scores=spec.scores,
+            embeddings=spec.embeddings,
+            max_pixels=spec.max_pixels,
+            precision=_precision(bundle, spec.engine, num_gpus),
+        )
+        for bundle in bundles
+    )
+
+
+def _precision(bundle: Bundle, engine: str, num_gpus: int) -> str:
+    if num_gpus and engine != "openvino":
+        return "bf16"
+    return "int8" if is_quantized(bundle) and engine != "torch" else "f32"
+
+
 def settings_digest(*, scores: str, embeddings: bool, max_pixels: int, precision: str) -> str:
     """16 hex digits of what decides a row beside its picture and the bundle. Both engines answer in f32 alike."""
     settings = {"embeddings": embeddings, "max_pixels": max_pixels, "precision": precision, "scores": scores}
@@ -98,7 +121,7 @@ def plan_todo(
     items: Iterator[pa.RecordBatch],
     table: LabelTable | None,
     bundle_digests: Sequence[str],
-    settings: str,
+    settings: Sequence[str],
     *,
     models: Sequence[str],
     store: Store,
@@ -108,14 +131,15 @@ def plan_todo(
 ) -> Todo:
     """Subtract the table from what is listed (ITEM_SCHEMA, or without `offset`), and put the rest into chunks.
 
-    Done is a picture with a final row for its uri and etag, a bundle digest and these settings, unless the row's status
-    is one to `retry`, or the model has a later row that says `deleted`: a picture that came back is labelled again.
+    Done is a picture with a final row for its uri and etag, a bundle digest and that model's settings digest, unless
+    the row's status is one to `retry`, or the model has a later row that says `deleted`: a picture that came back is
+    labelled again.
     `models` are the references (name@version) of the bundles. `below` is the prefix whose listing this is, when it
     names every picture there: then pictures of the table that it does not name are gone. Names twice are one picture.
     No table is one without rows.
     """
     below = below and f"{below.rstrip('/')}/"
-    wanted = Wanted(tuple(models), tuple(bundle_digests), settings, tuple(retry), below)
+    wanted = Wanted(tuple(models), tuple(bundle_digests), tuple(settings), tuple(retry), below)
     folder = store.address(f"runs/{run_id}")
     with TemporaryDirectory(prefix="labelmill-plan-") as name, _Lack(Path(name)) as lack:
         lack.subtract(items, table, wanted)
@@ -150,8 +174,8 @@ class _Lack:
         """Keep the listed pictures that lack a row, and note the hashes of what is not listed."""
         self._table = table
         self._keys = TableKeys(table, wanted, self._connection, self._folder)
-        listing = hashed((_as_items(batch) for batch in items), self._connection, self._keys.salt)
-        for files, rows in in_groups(listing, self._keys.groups(), self._folder):
+        listing = hashed((_as_items(batch) for batch in items), self._connection.cursor(), self._keys.salt)
+        for files, rows in in_groups(ahead(listing, 1), self._keys.groups(), self._folder):
             index = self._keys.index(files)
             for batch in rows:
                 done, known = index.look_up(batch["uri_hash"].to_numpy(), batch["etag_hash"].to_numpy())

@@ -26,7 +26,7 @@ from labelmill.label.clock import START_UP
 from labelmill.label.inventory import open_inventory
 from labelmill.label.ledger import last_receipts
 from labelmill.label.money import Cost, cost_of
-from labelmill.label.plan import Todo, plan_todo, settings_digest
+from labelmill.label.plan import Todo, plan_todo, settings_digests
 from labelmill.label.rehearsal import SAMPLE_PICTURES, Rehearsal, rehearse
 from labelmill.label.table import LabelTable
 from labelmill.model.bundle import Bundle
@@ -158,17 +158,11 @@ def _todo(spec: LabelSpec, bundles: Sequence[Bundle], resources: Resources, fold
     index = open_store(open_store(spec.output).address("_labelmill")) if table else scratch
     inventory = open_inventory(spec.images, index)
     logger.info("listing %s", inventory.describe)
-    settings = settings_digest(
-        scores=spec.scores,
-        embeddings=spec.embeddings,
-        max_pixels=spec.max_pixels,
-        precision="bf16" if spec.engine != "openvino" and resources.gpus else "f32",
-    )
     return plan_todo(
         inventory.list(),
         table,
         [bundle.digest for bundle in bundles],
-        settings,
+        settings_digests(spec, bundles, resources.gpus),
         models=[bundle.reference for bundle in bundles],
         store=scratch,
         run_id="plan",

@@ -58,7 +58,7 @@ class Stage:
     output: str
     run_id: str
     labelled_on: str
-    settings_digest: str
+    settings_digests: tuple[str, ...]  # of each bundle
     scores: str
     embeddings: bool
     max_pixels: int
@@ -145,7 +145,7 @@ class ChunkLabeler:
                 labels,
                 bundle,
                 scores=stage.scores,
-                settings_digest=stage.settings_digest,
+                settings_digest=stage.settings_digests[model],
                 run_id=stage.run_id,
             )
             tables.append(rows.filter(pc.not_equal(pc.bit_wise_and(items["lacking"], 1 << model), 0)))

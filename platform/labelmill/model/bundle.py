@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from labelmill.errors import BundleError, NotFoundError
 from labelmill.images.transform import Preprocessing
+from labelmill.model.calibration import Calibration, check_calibration, confidences
 from labelmill.storage import Store, open_store
 
 __all__ = [
@@ -58,8 +59,8 @@ class ModelCard:
     """What a trained model is, beside its weights.
 
     binary has one label, the positive one; its logit goes through a sigmoid, as do multi_label's; multi_class has a
-    softmax. `thresholds` has a value a label (multi_class: may be empty). `calibration` is None or {"temperature": t}:
-    logits are divided by t. `spec` is the job spec before substitution.
+    softmax. `thresholds` has a value a label (multi_class: may be empty). `calibration` is one of the forms of
+    `labelmill.model.calibration`. `spec` is the job spec before substitution.
     """
 
     task: Task
@@ -67,7 +68,7 @@ class ModelCard:
     labels: tuple[str, ...]
     preprocessing: Preprocessing
     thresholds: tuple[float, ...]
-    calibration: dict[str, float] | None
+    calibration: Calibration | None
     metrics: dict[str, Any]
     data_fingerprint: str
     spec: dict[str, Any]
@@ -82,11 +83,11 @@ class ModelCard:
             raise BundleError(f"a binary bundle has one label, the positive one, got {self.labels!r}.")
         if len(self.thresholds) != len(self.labels) and (self.thresholds or self.task != "multi_class"):
             raise BundleError(f"expected a threshold for each of {len(self.labels)} labels, got {self.thresholds!r}.")
+        check_calibration(self.calibration, len(self.labels))
 
-    @property
-    def temperature(self) -> float:
-        """By which logits are divided before they become confidences; 1.0 when the model is not calibrated."""
-        return self.calibration["temperature"] if self.calibration else 1.0
+    def confidences(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Calibrated confidences [B, L] of logits [B, L]."""
+        return confidences(self.task, logits, self.calibration)
 
     def decide(self, confidences: NDArray[np.float32]) -> list[tuple[str, float]]:
         """The labels of one picture, best first, from its confidences [L].
@@ -133,6 +134,13 @@ class BundleDraft(ModelCard):
         }
         return {**content, "digest": _digest(content)}
 
+    def as_bundle(self) -> "Bundle":
+        """The draft where it lies, for a Labeler to answer with before anything is published."""
+        manifest = self.manifest()
+        card = {field.name: getattr(self, field.name) for field in fields(ModelCard)}
+        files = {name: BundleFile(**content) for name, content in manifest["files"].items()}
+        return Bundle(name="draft", version=0, digest=manifest["digest"], uri=str(self.folder), files=files, **card)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Bundle(ModelCard):
@@ -178,11 +186,15 @@ class Bundle(ModelCard):
 
     def weights_path(self) -> Path:
         """The weights as a local file, fetched once a machine and checked against the manifest at every call."""
-        expected = self.files[WEIGHTS_NAME].sha256
-        path = cache_folder() / "weights" / f"{expected}.safetensors"
-        if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == expected:
+        return self.local_file(
+            WEIGHTS_NAME, cache_folder() / "weights" / f"{self.files[WEIGHTS_NAME].sha256}.safetensors"
+        )
+
+    def local_file(self, name: str, path: Path) -> Path:
+        """One of `files` at a place of this machine: fetched unless it is there already, unchanged."""
+        if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == self.files[name].sha256:
             return path
-        data = self.read_file(WEIGHTS_NAME)
+        data = self.read_file(name)
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as aside:
             aside.write(data)

@@ -22,8 +22,8 @@ class Answer:
     """What became of one picture. `status` is "ok", or what is wrong with it, and then `error` says it in a line.
 
     Width and height are as stored, after EXIF orientation; `confidences` [L] are calibrated, in the order of the
-    bundle's labels; `embedding` [D] are the network's pooled features, where the labeler was asked for them. All are
-    None unless the status is "ok".
+    bundle's labels, and `logits` [L] what they were made of; `embedding` [D] are the network's pooled features, where
+    the labeler was asked for them. All are None unless the status is "ok".
     """
 
     status: str
@@ -32,6 +32,7 @@ class Answer:
     height_px: int | None = None
     confidences: NDArray[np.float32] | None = None
     embedding: NDArray[np.float16] | None = None
+    logits: NDArray[np.float32] | None = None
 
 
 class Labeler:
@@ -76,11 +77,7 @@ class Labeler:
 
     def confidences(self, pixels_bhwc: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Calibrated confidences [B, L] of pixels [B, S, S, 3] as the bundle's preprocessing makes them."""
-        return self._calibrated(self._engine.forward(pixels_bhwc)[0])
-
-    def _calibrated(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
-        logits = logits / np.float32(self.bundle.temperature)
-        return _softmax(logits) if self.bundle.task == "multi_class" else _sigmoid(logits)
+        return self.bundle.confidences(self._engine.forward(pixels_bhwc)[0])
 
     def _answer(self, decoded: Sequence["_Decoded | Answer"], view: int) -> list[Answer]:
         pictures = [picture for picture in decoded if isinstance(picture, _Decoded)]
@@ -88,15 +85,17 @@ class Labeler:
             return [answer for answer in decoded if isinstance(answer, Answer)]
         started = time.perf_counter()
         logits, features = self._engine.forward(np.stack([picture.views_hwc[view] for picture in pictures]))
-        rows = iter(self._calibrated(logits))
+        rows = zip(self.bundle.confidences(logits), logits, strict=True)
         embeddings = iter(() if features is None else features.astype(np.float16))
         self.seconds["forward"] += time.perf_counter() - started
-        return [
-            picture
-            if isinstance(picture, Answer)
-            else Answer("ok", None, picture.width_px, picture.height_px, next(rows), next(embeddings, None))
-            for picture in decoded
-        ]
+        answers = []
+        for picture in decoded:
+            if isinstance(picture, _Decoded):
+                confidences, own_logits = next(rows)
+                size_px = picture.width_px, picture.height_px
+                picture = Answer("ok", None, *size_px, confidences, next(embeddings, None), own_logits)
+            answers.append(picture)
+        return answers
 
 
 def label_together(labelers: Sequence[Labeler], images: Sequence[bytes]) -> list[list[Answer]]:
@@ -132,15 +131,3 @@ class _Decoded:
     views_hwc: list[NDArray[np.uint8]]  # what each labeler sees
     width_px: int
     height_px: int
-
-
-def _sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    # By tanh, which does not overflow where exp(-logits) would.
-    confidences: NDArray[np.float32] = np.float32(0.5) * (np.tanh(np.float32(0.5) * logits) + np.float32(1))
-    return confidences
-
-
-def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    confidences: NDArray[np.float32] = powers / powers.sum(axis=1, keepdims=True)
-    return confidences

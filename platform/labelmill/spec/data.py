@@ -1,13 +1,13 @@
 """The pictures to learn from, their labels, and how they are shared out."""
 
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
 from labelmill.spec.nearest import listing, nearest
-from labelmill.spec.parts import Fraction, Part, Seed, Uri, expected
+from labelmill.spec.parts import Fraction, Number, Part, Seed, Uri, expected
 
-__all__ = ["Split", "TrainData"]
+__all__ = ["ExtraData", "LabelsAddress", "Split", "TrainData"]
 
 LABEL_FILES = (".csv", ".jsonl", ".parquet")
 
@@ -40,15 +40,42 @@ class Split(Part):
         return self
 
 
+class ExtraData(Part):
+    """Further pictures that only train, such as synthetic or foreign ones. Their labels must be among the main ones."""
+
+    images: Uri = Field(description="Root of these pictures; relative uris in their labels file start here.")
+    labels: LabelsAddress = Field(description="As data.labels; columns split, group and slice are ignored.")
+    weight: Number = Field(
+        default=1.0,
+        gt=0,
+        le=100,
+        description="How many of them an epoch holds for each main training picture, however many there are: with 0.5 "
+        "one for every two, another part of them in each epoch, or some of them again.",
+    )
+
+
 class TrainData(Part):
     """The pictures to learn from and their labels."""
 
     images: Uri = Field(description="Root of the pictures; relative uris in the labels file start here.")
     labels: LabelsAddress = Field(
-        description="A csv, jsonl or parquet file with the columns uri, labels and perhaps split; "
-        "or `folders`: the parent folder of a picture is its label."
+        description="A csv, jsonl or parquet file with the columns uri, labels and perhaps split, group (pictures of "
+        "one group stay in one split) and slice (measured apart); or `folders`: the parent folder of a picture is its "
+        "label, and top folders named train, validation and test are the splits."
     )
     positive: str | None = Field(
         default=None, min_length=1, description="With task binary and labels from folders: the folder that means yes."
     )
     split: Split = Split(train=0.8, validation=0.1, test=0.1)
+    sources: tuple[ExtraData, ...] = Field(default=(), description="Further pictures to mix into training.")
+    duplicates: Literal["ignore", "report", "together"] = Field(
+        default="report",
+        description="Pictures that are the same or nearly: report looks at every picture once and tells them, most of "
+        "all those in two splits; together also keeps them in one split.",
+    )
+    suspects: Literal["held_out", "all"] = Field(
+        default="held_out",
+        description="Where to look for labels that are likely wrong: among validation and test pictures, or among the "
+        "training pictures, too, by the features that the network has of them: one more pass over them. A network that "
+        "learnt all its features from wrong labels doubts fewer of them.",
+    )

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from labelmill.errors import SpecError
+from labelmill.spec.evaluate import EvaluateSpec
 from labelmill.spec.label import LabelSpec
 from labelmill.spec.nearest import listing, nearest
 from labelmill.spec.problems import describe
@@ -18,10 +19,13 @@ from labelmill.spec.source import Source, apply_override, read_source
 from labelmill.spec.substitute import Substitution, substitute
 from labelmill.spec.train import TrainSpec
 
-__all__ = ["LoadedSpec", "load_spec"]
+__all__ = ["LoadedSpec", "Spec", "load_spec"]
 
-KINDS: dict[str, type[TrainSpec] | type[LabelSpec] | type[ServeSpec]] = {
+Spec = TrainSpec | EvaluateSpec | LabelSpec | ServeSpec
+
+KINDS: dict[str, type[Spec]] = {
     "train": TrainSpec,
+    "evaluate": EvaluateSpec,
     "label": LabelSpec,
     "serve": ServeSpec,
 }
@@ -35,7 +39,7 @@ class LoadedSpec:
     `path` is the file as it was named.
     """
 
-    spec: TrainSpec | LabelSpec | ServeSpec
+    spec: Spec
     source: dict[str, Any] = field(repr=False)
     path: str
 
@@ -64,7 +68,7 @@ def load_spec(path: str | Path, overrides: Sequence[str] = (), environ: Mapping[
     raise SpecError(problems[0]) from None
 
 
-def _model(source: Source, filled: Substitution) -> type[TrainSpec] | type[LabelSpec] | type[ServeSpec]:
+def _model(source: Source, filled: Substitution) -> type[Spec]:
     kind = filled.data.get("kind")
     if isinstance(kind, str) and kind in KINDS:
         return KINDS[kind]

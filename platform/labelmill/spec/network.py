@@ -1,22 +1,15 @@
 """The network of a training run and where it starts from."""
 
 import re
-from functools import cache
-from importlib.resources import files
 from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
+from labelmill.spec.catalogue import architectures
 from labelmill.spec.nearest import nearest
-from labelmill.spec.parts import NAME_PATTERN, Part, Whole, expected
+from labelmill.spec.parts import NAME_PATTERN, Number, Part, Whole, expected
 
-__all__ = ["TrainModel", "architectures"]
-
-
-@cache
-def architectures() -> frozenset[str]:
-    """The architectures that a spec may name: `timm/<name>` and `torchvision/<name>`."""
-    return frozenset(files("labelmill.spec").joinpath("architectures.txt").read_text("utf-8").split())
+__all__ = ["TrainModel"]
 
 
 def _architecture(value: str) -> str:
@@ -49,11 +42,25 @@ class TrainModel(Part):
     architecture: Architecture = Field(description="timm/<name> or torchvision/<name>.")
     weights: Weights = Field(
         description="Where training starts: pretrained (of the architecture's library), scratch, "
-        "<name>@<version> of the registry, or <path>.safetensors."
+        "<name>@<version> of the registry (labels that it knows keep what it learnt of them), or <path>.safetensors."
     )
     image_size_px: Whole | None = Field(
         default=None,
         ge=16,
         le=2048,
-        description="Side of the square that the network sees; without it the architecture's own.",
+        description="Side of the square that the network sees; without it that of the version it starts from, "
+        "or else the architecture's own.",
+    )
+    dropout: Number | None = Field(
+        default=None,
+        ge=0,
+        lt=1,
+        description="Share of the features before the head that each step leaves out; without it the architecture's.",
+    )
+    drop_path: Number | None = Field(
+        default=None,
+        ge=0,
+        lt=1,
+        description="Chance that a step skips the deepest residual block, less for those before; without it the "
+        "architecture's.",
     )

@@ -18,6 +18,7 @@ __all__ = [
     "Number",
     "Part",
     "RegistryUri",
+    "RobustnessPictures",
     "Seed",
     "Uri",
     "Whole",
@@ -113,6 +114,14 @@ RegistryUri = Annotated[
     Field(description=f"Where models are published: {URI_RULE}. A relative folder starts at the working directory."),
 ]
 ModelReference = Annotated[str, AfterValidator(_model_reference)]
+RobustnessPictures = Annotated[
+    Whole,
+    Field(
+        ge=0,
+        description="How many of the measured pictures are measured again blurred, noisy, compressed and too bright, "
+        "at five strengths each; 0 leaves it out.",
+    ),
+]
 MaxPixels = Annotated[Whole, Field(ge=1, description="Pictures with more pixels than this are not decoded: too_large.")]
 Engine = Annotated[
     Literal["auto", "openvino", "torch"],

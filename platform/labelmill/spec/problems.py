@@ -1,7 +1,7 @@
 """What pydantic refused, in the words of the person who wrote the file."""
 
-from collections.abc import Iterator
-from typing import Any, get_args
+from collections.abc import Iterator, Mapping
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
@@ -147,12 +147,16 @@ def _field(model: type[BaseModel], location: Location) -> Any:
 
 def _part(model: type[BaseModel], location: Location) -> type[BaseModel] | None:
     """The class of the mapping at `location`."""
+    named = False  # whether the step is a name that the user chose, as in `thresholds.labels.cat`
     for step in location:
+        if named:
+            named = False
+            continue
         field = model.model_fields.get(str(step))
         inner = next(_models(field.annotation), None) if field else None
-        if inner is None:
+        if field is None or inner is None:
             return None
-        model = inner
+        model, named = inner, get_origin(field.annotation) is Mapping
     return model
 
 

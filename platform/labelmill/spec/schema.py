@@ -4,9 +4,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, TypeAdapter
 
-from labelmill.spec.label import LabelSpec
-from labelmill.spec.serve import ServeSpec
-from labelmill.spec.train import TrainSpec
+from labelmill.spec.load import Spec
 
 __all__ = ["json_schema"]
 
@@ -15,7 +13,7 @@ REFERENCE = {"type": "string", "pattern": r"\$\{[A-Za-z_][A-Za-z0-9_]*(:-[^}]*)?
 
 def json_schema() -> dict[str, Any]:
     """JSON Schema (draft 2020-12) of a spec before substitution, so a number may also be written as `${NAME}`."""
-    kinds = Annotated[TrainSpec | LabelSpec | ServeSpec, Field(discriminator="kind")]
+    kinds = Annotated[Spec, Field(discriminator="kind")]
     schema = TypeAdapter(kinds).json_schema()
     for part in schema["$defs"].values():
         for field in part.get("properties", {}).values():

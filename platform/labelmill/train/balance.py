@@ -1,14 +1,16 @@
 """Rare labels brought up: what each counts in the loss, and how often its pictures are drawn."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from labelmill.dataset import Examples
 from labelmill.errors import DataError
 from labelmill.spec import Loss
 
-__all__ = ["check_weighted_labels", "class_weights", "draw", "drawing_weights", "positive_weights"]
+__all__ = ["check_weighted_labels", "class_weights", "drawing_weights", "oversampled", "positive_weights"]
 
 
 def class_weights(loss: Loss, labels: Sequence[str], targets: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -62,16 +64,12 @@ def drawing_weights(targets: NDArray[np.uint8], strength: float) -> NDArray[np.f
     return weights
 
 
-def draw(weights: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.int64]:
-    """As many indices as there are weights, shuffled, each as often as its weight asks, rounded up or down by chance.
-
-    Drawn systematically: a picture that should come 2.3 times comes 2 or 3 times, never 0 or 7.
-    """
-    mixed = rng.permutation(len(weights))
-    ends = np.cumsum(weights[mixed]) * (len(weights) / weights.sum())
-    counts = np.diff(np.floor(ends + rng.random()), prepend=0).astype(np.int64)
-    drawn: NDArray[np.int64] = rng.permutation(np.repeat(mixed, counts))
-    return drawn
+def oversampled(examples: Examples, strength: float) -> Examples:
+    """The same pictures, with the rates at which an epoch as long as before draws them."""
+    if not strength:
+        return examples
+    rates = drawing_weights(examples.targets, strength) * (1.0 if examples.rates is None else examples.rates)
+    return replace(examples, rates=rates * (examples.num_draws / rates.sum()))
 
 
 def _by_label(rule: str | Mapping[str, float], labels: Sequence[str]) -> NDArray[np.float32]:

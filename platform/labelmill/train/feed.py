@@ -9,13 +9,14 @@ epoch here, 4.2 to 7.8 s through `map_batches` and `streaming_split`, whose firs
 numpy let go of the interpreter while they work.
 """
 
+import os
 import queue
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from itertools import count, islice
+from itertools import count, islice, pairwise
 from typing import TypeVar
 
 import numpy as np
@@ -27,7 +28,6 @@ from labelmill.images.augment import training_pixels
 from labelmill.images.transform import Preprocessing, evaluation_pixels
 from labelmill.spec import TrainSpec
 from labelmill.storage import read_pictures
-from labelmill.train.balance import draw
 from labelmill.train.resizing import resize_by_torch
 from labelmill.train.resolution import training_side_px
 
@@ -40,6 +40,7 @@ T = TypeVar("T")
 _NUM_BATCHES_AHEAD = 4
 _NUM_FETCHED_AT_ONCE = 64
 _VALIDATION_BATCH_SIZE = 64
+_ALONE_CACHE_BYTES = 2**30
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,11 @@ class Share:
         order = np.random.default_rng([seed, num_pictures]).permutation(num_pictures)
         return order[num_pictures * self.start // self.batch_size : num_pictures * self.stop // self.batch_size]
 
+    def rows(self, num_pictures: int) -> list[range]:
+        """Where, among the pictures that this worker owns, those of each row of its batches stand."""
+        ends = [num_pictures * row // self.batch_size for row in range(self.start, self.stop + 1)]
+        return [range(start - ends[0], stop - ends[0]) for start, stop in pairwise(ends)]
+
 
 class Feed:
     """Batches for one worker. `unreadable` says what was skipped so far, and why."""
@@ -75,11 +81,11 @@ class Feed:
         validation: Examples,
         *,
         share: Share,
+        rows: Sequence[range],
         num_steps: int,
         num_pictures: int,
         num_threads: int,
         cache_size_bytes: int,
-        drawing_weights: NDArray[np.float64] | None = None,
     ) -> None:
         self.num_steps = num_steps
         self.unreadable: dict[str, str] = {}
@@ -88,12 +94,30 @@ class Feed:
         self._train = train
         self._validation = validation
         self._share = share
+        self._rows = rows
         self.num_pictures = num_pictures
         self.batch_size = share.batch_size
         self._num_threads = num_threads
-        self._drawing_weights = drawing_weights  # how often each training picture is drawn against others
         self._kept: dict[str, bytes] = {}
         self._room_bytes = cache_size_bytes
+
+    @classmethod
+    def alone(cls, spec: TrainSpec, preprocessing: Preprocessing, pictures: Examples, *, num_pictures: int) -> "Feed":
+        """For one process that sees the same pictures as they are (`validation_batches`) and augmented. Of
+        `num_pictures` the spec's share may be unreadable."""
+        share = Share.of(0, 1, min(_VALIDATION_BATCH_SIZE, len(pictures)))
+        return cls(
+            spec,
+            preprocessing,
+            pictures,
+            pictures,
+            share=share,
+            rows=share.rows(len(pictures)),
+            num_steps=-(-len(pictures) // share.batch_size),
+            num_pictures=num_pictures,
+            num_threads=len(os.sched_getaffinity(0)),
+            cache_size_bytes=_ALONE_CACHE_BYTES,
+        )
 
     def training_batches(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
         """`num_steps` full batches of this worker's share, in a new order and augmented anew for each epoch; those
@@ -120,9 +144,7 @@ class Feed:
 
     def _endless(self, epoch: int) -> Iterator[int]:
         """An order of this worker's pictures, again and again: full batches may want a few more than it owns."""
-        rng = np.random.default_rng([self._spec.optimize.seed, epoch, self._share.start])
-        weights, uris = self._drawing_weights, self._train.uris
-        order = rng.permutation(len(self._train)) if weights is None else draw(weights, rng)
+        order, uris = self._order(epoch), self._train.uris
         while True:
             good = [index for index in order.tolist() if uris[index].as_py() not in self.unreadable]
             if not good:
@@ -130,6 +152,21 @@ class Feed:
                     f"none of {len(self._train)} training pictures of this worker can be read{self._example()}"
                 )
             yield from good
+
+    def _order(self, epoch: int) -> NDArray[np.int64]:
+        """The pictures of an epoch, batch after batch.
+
+        Each row of a batch has pictures of its own, mixed by themselves. So the batches are the same however many
+        workers share them, and an epoch that other workers go on with shows no picture twice and leaves none out.
+        """
+        seed, first = self._spec.optimize.seed, self._share.start
+        if self._train.rates is not None:
+            return self._train.order(np.random.default_rng([seed, epoch, first]))
+        mixed = [
+            row.start + np.random.default_rng([seed, epoch, number]).permutation(len(row))
+            for number, row in enumerate(self._rows, first)
+        ]
+        return np.stack([np.resize(row, self.num_steps) for row in mixed], axis=1).ravel()
 
     def _decoded(
         self, examples: Examples, order: Iterator[int], decode: Callable[[bytes, int], NDArray[np.uint8]]
@@ -183,7 +220,8 @@ class Feed:
 
     def _augmented(self, data: bytes, preprocessing: Preprocessing, epoch: int, place: int) -> NDArray[np.uint8]:
         spec = self._spec
-        rng = np.random.default_rng([spec.optimize.seed, epoch, self._share.start, place])
+        step, row = divmod(place, self._share.size)
+        rng = np.random.default_rng([spec.optimize.seed, epoch, step, self._share.start + row])
         return training_pixels(
             data, preprocessing, spec.augment, rng=rng, max_pixels=spec.max_pixels, resize=resize_by_torch
         )

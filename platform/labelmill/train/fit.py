@@ -1,24 +1,21 @@
 """Train on Ray: start the workers, show each epoch, start again where a lost worker left off."""
 
-import importlib
 import logging
-import os
 import tempfile
-import threading
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from labelmill.cluster import Resources, connect
 from labelmill.dataset import TrainingSet
 from labelmill.errors import ClusterError, DataError, LabelmillError, StorageError
 from labelmill.model.bundle import WEIGHTS_NAME
-from labelmill.spec import Range, Workers
+from labelmill.spec import Range
 from labelmill.train.balance import check_weighted_labels
 from labelmill.train.candidate import Candidate
 from labelmill.train.job import Job
 from labelmill.train.progress import METRIC_BY_TASK, Epoch, Progress, RunFolder
+from labelmill.train.published import published_models
+from labelmill.train.tracking import Tracking
+from labelmill.train.workplace import in_background, last_line, workplace
 
 if TYPE_CHECKING:
     from ray.train.torch import TorchTrainer
@@ -27,7 +24,6 @@ __all__ = ["fit", "make"]
 
 logger = logging.getLogger(__name__)
 
-_LOOK_EVERY_S = 0.5
 _MAX_FAILURES_WITHOUT_PROGRESS = 3
 
 
@@ -44,33 +40,28 @@ def make(job: Job, training_set: TrainingSet, draft: Path) -> Candidate:
     if progress.num_epochs < job.spec.optimize.epochs:
         logger.info("stopped early: no epoch after %d of %d was better", progress.best.number, progress.num_epochs)
     folder.download_weights(progress.best.number, draft / WEIGHTS_NAME)
-    return Candidate(job.spec.model.architecture, progress.preprocessing, progress)
+    return Candidate(job.model.architecture, progress.preprocessing, progress)
 
 
 def fit(job: Job, training_set: TrainingSet) -> None:
     """Train to the last epoch; the checkpoints and the progress are in the run's folder afterwards.
 
-    A worker that is lost (memory, preemption, a broken node) costs the epoch it was in: training starts again from the
-    last complete one, and gives up after three losses without a complete epoch between them. Ctrl-C ends it at once.
+    A worker that is lost (memory, preemption, a broken node) costs what was trained since the last checkpoint: training
+    goes on from there, and gives up after three losses at the same place. Ctrl-C ends it at once.
     ClusterError: Ray does not start, or has not what the workers ask for. DataError: as the loop says.
     """
     _check_batch(job, len(training_set.train))
     check_weighted_labels(job.spec.optimize.loss, job.labels)
-    with ThreadPoolExecutor(1) as early, ExitStack() as stack:
-        # Ray's start is mostly waiting, and Ray Train is about to import torch into this process, too.
-        early.submit(importlib.import_module, "torch")
-        resources = stack.enter_context(connect())
-        _check_resources(job.spec.workers, resources)
-        os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "1")  # how soon Ray sees that the workers are done
-        if resources.local:  # nobody takes this machine's node away: spare an actor, 4 s of CPU while the workers start
-            os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
+    if job.spec.distill is not None:
+        published_models(job, job.spec.distill.teachers)  # asked again by the workers; here before they start
+    with workplace(job.spec.workers):
         import ray
 
         watch = _Watch(job)
         try:
             _attempt_until_done(job, ray.put((training_set.train, training_set.validation)), watch)
         except KeyboardInterrupt:
-            logger.info("stopped after epoch %d; run the same spec again to go on from there", watch.num_epochs)
+            logger.info("stopped; run the same spec again to go on after %s", watch.place)
             raise
 
 
@@ -81,30 +72,38 @@ def _attempt_until_done(job: Job, examples: object, watch: "_Watch") -> None:
         if failures_at.count(watch.num_epochs) >= _MAX_FAILURES_WITHOUT_PROGRESS:
             raise ClusterError(
                 f"training workers failed {_MAX_FAILURES_WITHOUT_PROGRESS} times in epoch {watch.num_epochs + 1}: "
-                f"{_last_line(failure)}. What was trained before is kept: run the same spec again to go on."
+                f"{last_line(failure)}. What was trained before is kept: run the same spec again to go on."
             ) from failure
-        logger.warning(
-            "a training worker was lost (%s); going on after epoch %d", _last_line(failure), watch.num_epochs
-        )
+        logger.warning("a training worker was lost (%s); going on after epoch %d", last_line(failure), watch.num_epochs)
 
 
 class _Watch:
-    """Reads the run's progress while workers train, and logs each epoch once."""
+    """Reads the run's progress while workers train, and shows each epoch once: in the log, and to all who follow."""
 
     def __init__(self, job: Job) -> None:
         self._folder = RunFolder(job.run_uri)
         self._epochs = job.spec.optimize.epochs
         self._metric = METRIC_BY_TASK[job.spec.task]
-        progress = self._read()
-        self.num_epochs = progress.num_epochs if progress else 0
-        if self.num_epochs:
-            logger.info("resuming after epoch %d of %d", self.num_epochs, self._epochs)
+        self._tracking = Tracking(job)
+        self.num_epochs = self.step = 0  # the last checkpoint: complete epochs, and steps of the one after them
+        if progress := self._read():
+            self.num_epochs, self.step = progress.num_epochs, progress.step
+            self._tracking.follow(progress)
+            logger.info("resuming after %s of %d", self.place, self._epochs)
+
+    @property
+    def place(self) -> str:
+        return f"epoch {self.num_epochs}" + (f" and {self.step} steps" if self.step else "")
 
     def look(self) -> None:
         progress = self._read()
-        for epoch in progress.epochs[self.num_epochs :] if progress else ():
+        if progress is None:
+            return
+        if progress.num_epochs > self.num_epochs:
+            self._tracking.follow(progress)
+        for epoch in progress.epochs[self.num_epochs :]:
             self._log(epoch)
-            self.num_epochs = epoch.number
+        self.num_epochs, self.step = progress.num_epochs, progress.step
 
     def _read(self) -> Progress | None:
         try:
@@ -129,23 +128,9 @@ class _Watch:
 
 def _attempt(job: Job, examples: object, watch: _Watch) -> BaseException | None:
     """One start of the workers, to the end of training (None) or to a failure worth another try."""
-    outcome: list[BaseException | None] = []
-
-    def fit_in_thread() -> None:
-        try:
-            _trainer(job, examples, Path(folder)).fit()
-            outcome.append(None)
-        except BaseException as exc:  # noqa: BLE001 - looked at by the thread that waits
-            outcome.append(exc)
-
     with tempfile.TemporaryDirectory(prefix="labelmill-train-", ignore_cleanup_errors=True) as folder:
-        # In a thread, so that this one shows progress, and Ctrl-C ends the run without Ray's own handler in the way.
-        thread = threading.Thread(target=fit_in_thread, daemon=True, name="ray-train")
-        thread.start()
-        while thread.is_alive():
-            thread.join(_LOOK_EVERY_S)
-            watch.look()
-    return _worth_another_try(outcome[0])
+        error = in_background("ray-train", lambda: _trainer(job, examples, Path(folder)).fit(), watch.look)
+        return _worth_another_try(error)
 
 
 def _worth_another_try(error: BaseException | None) -> BaseException | None:
@@ -156,7 +141,7 @@ def _worth_another_try(error: BaseException | None) -> BaseException | None:
         if isinstance(failure, LabelmillError):
             raise failure
     if error is not None and not isinstance(error, TrainingFailedError):
-        raise ClusterError(f"Ray Train did not run: {_last_line(error)}") from error
+        raise ClusterError(f"Ray Train did not run: {last_line(error)}") from error
     return error
 
 
@@ -191,20 +176,3 @@ def _check_batch(job: Job, num_pictures: int) -> None:
             f"{num_workers} workers cannot share batches of {batch_size} (optimize.batch_size "
             f"{job.spec.optimize.batch_size}, {num_pictures} training pictures). Lower workers.count, or raise it."
         )
-
-
-def _check_resources(workers: Workers, resources: Resources) -> None:
-    if not resources.local:
-        return  # a cluster may still grow
-    count = workers.count.min if isinstance(workers.count, Range) else workers.count
-    for what, each, there in (("CPUs", workers.cpus, resources.cpus), ("GPUs", workers.gpus, resources.gpus)):
-        if count * each > there:
-            raise ClusterError(
-                f"{count} workers with {each:g} {what} each want {count * each:g}, and this machine has {there}. "
-                f"Lower workers.count or workers.{what.lower()}, or set RAY_ADDRESS to a cluster."
-            )
-
-
-def _last_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__

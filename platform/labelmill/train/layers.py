@@ -1,13 +1,13 @@
 """The layers of a network in order: which of them learn, and how fast."""
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from typing import Any
 
 from timm.models import group_parameters
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from labelmill.model.network import head_of
+from labelmill.model.network import head_names
 from labelmill.spec import Optimize
 
 __all__ = ["depths", "freeze"]
@@ -19,8 +19,9 @@ def depths(network: nn.Module) -> dict[str, int]:
     timm's networks say so themselves; of others, each member of a Sequential, and each child outside one, is a layer.
     """
     names, head = [name for name, _ in network.named_parameters()], _head(network)
-    if hasattr(network, "group_matcher"):
-        found: dict[str, int] = group_parameters(network, network.group_matcher(coarse=False), reverse=True)
+    matcher: Callable[..., Any] | None = getattr(network, "group_matcher", None)
+    if matcher is not None:
+        found: dict[str, int] = group_parameters(network, matcher(coarse=False), reverse=True)
     else:
         keys = [_layer_name(network, name) for name in names]
         order = {key: depth for depth, key in enumerate(dict.fromkeys(keys))}
@@ -53,13 +54,8 @@ def freeze(network: nn.Module, optimize: Optimize, epoch: int) -> bool:
 
 
 def _head(network: nn.Module) -> set[str]:
-    config: Mapping[str, Any] = getattr(network, "pretrained_cfg", None) or {}
-    named = config.get("classifier")
-    if named:
-        heads = (named,) if isinstance(named, str) else tuple(named)
-        return {name for name, _ in network.named_parameters() if name.startswith(tuple(f"{head}." for head in heads))}
-    of_head = {id(parameter) for parameter in head_of(network).parameters()}
-    return {name for name, parameter in network.named_parameters() if id(parameter) in of_head}
+    heads = tuple(f"{head}." for head in head_names(network))
+    return {name for name, _ in network.named_parameters() if name.startswith(heads)}
 
 
 def _layer_name(network: nn.Module, name: str) -> str:

@@ -66,6 +66,7 @@ def train(
     """
     optimize, feed, team = course.job.spec.optimize, course.feed, course.team
     schedule = build_schedule(state.optimizer, optimize, feed.num_steps)
+    team.share(state.network)
     model: nn.Module | None = None
 
     def pause() -> None:
@@ -148,6 +149,7 @@ def measure_epoch(course: Course, state: State, passed: Pass, pictures_per_s: fl
         num_workers=course.team.size,
         curve=_curve(losses, passed.rates, state.progress.step - len(losses)),
         validation_loss=validation_loss,
+        ended_at_s=time.time(),
         training_metric=_metric(course, [(confidences(course.job.spec.task, x), y) for x, y in passed.answers]),
     )
 
@@ -216,8 +218,7 @@ def _metric(course: Course, answers: list[tuple[Tensor, Tensor]]) -> float:
 
     parts = course.team.gather((joined([targets for _, targets in answers]), joined([given for given, _ in answers])))
     targets_nl, confidences_nl = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-    # Of a mixed picture the larger part counts.
-    metrics = evaluate(task, labels, targets_nl > 0.5, confidences_nl, [0.5] * len(labels))
+    metrics = evaluate(task, labels, targets_nl, confidences_nl, [0.5] * len(labels))
     return float(metrics[METRIC_BY_TASK[task]] or 0.0)
 
 

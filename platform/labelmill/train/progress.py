@@ -25,12 +25,14 @@ METRIC_BY_TASK: Mapping[str, str] = {"binary": "map", "multi_label": "map", "mul
 
 _PROGRESS = "progress.json"
 _FORMAT = 2
+_CHECKPOINT = ".safetensors"
 _NUM_UNREADABLE_KEPT = 1000
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """One pass over the training pictures. `curve` samples (step, loss, learning rate) within it.
+    """One pass over the training pictures. `curve` samples (step, loss, learning rate) within it; it ended at the Unix
+    time `ended_at_s`.
 
     `metric` and `validation_loss` are those of the validation pictures, the latter by the same objective as `loss`;
     `training_metric` is that of the last few thousand pictures of the pass, augmented and as they were answered then;
@@ -46,6 +48,7 @@ class Epoch:
     curve: tuple[tuple[int, float, float], ...]
     validation_loss: float
     training_metric: float
+    ended_at_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -136,7 +139,7 @@ class RunFolder:
         self._store.write(_PROGRESS, json.dumps(progress.to_json()).encode())
         kept = {_PROGRESS, weights, rest} | ({_weights_key(progress.best.number)} if progress.epochs else set())
         for key in list(self._store.keys()):
-            if key not in kept:
+            if key.endswith(_CHECKPOINT) and key not in kept:
                 self._store.delete(key)
 
     def download_weights(self, epoch: int, path: Path) -> None:
@@ -165,8 +168,8 @@ class RunFolder:
 
 def _key(kind: str, progress: Progress) -> str:
     within = f"-{progress.step:07d}" if progress.step else ""
-    return f"{kind}-{progress.num_epochs:04d}{within}.safetensors"
+    return f"{kind}-{progress.num_epochs:04d}{within}{_CHECKPOINT}"
 
 
 def _weights_key(epoch: int) -> str:
-    return f"weights-{epoch:04d}.safetensors"
+    return f"weights-{epoch:04d}{_CHECKPOINT}"

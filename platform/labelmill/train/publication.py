@@ -1,23 +1,29 @@
-"""A candidate becomes a bundle: thresholds from validation, metrics from test pictures, a report, a version."""
+"""A candidate becomes a bundle: calibrated, with thresholds from validation and metrics from test pictures, a report
+and a version."""
 
-from dataclasses import fields, replace
+import json
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from labelmill.dataset import TrainingSet
+from labelmill.dataset import TrainingSet, find_suspects, left_out_confidences
+from labelmill.errors import DataError
 from labelmill.evaluate.answers import Answers, answer, measure
+from labelmill.evaluate.calibration import fit_calibration
+from labelmill.evaluate.evaluation import EVALUATION_NAME, evaluation_of
+from labelmill.evaluate.robustness import measure_robustness
 from labelmill.metrics import choose_thresholds
-from labelmill.model.bundle import Bundle, BundleDraft, BundleFile, ModelCard
+from labelmill.model.bundle import Bundle, BundleDraft
 from labelmill.model.labeler import Labeler
 from labelmill.model.registry import Registry
 from labelmill.spec import LoadedSpec, TrainSpec
 from labelmill.train.candidate import Candidate
 from labelmill.train.feed import check_unreadable
 from labelmill.train.progress import METRIC_BY_TASK
-from labelmill.train.report import REPORT_NAME, report_html
+from labelmill.train.report import REPORT_NAME, report_html, report_pictures
 
-__all__ = ["publish"]
+__all__ = ["check_threshold_labels", "publish"]
 
 _LIBRARIES = ("labelmill", "torch", "torchvision", "timm", "ray", "openvino", "numpy", "scikit-learn")
 
@@ -46,27 +52,88 @@ def publish(
         spec=loaded.source,
         library_versions={library: version(library) for library in _LIBRARIES},
     )
-    draft = _with_metrics(spec, draft, training_set, candidate, run_digest)
-    (draft.folder / REPORT_NAME).write_text(report_html(spec.name, draft, candidate.progress), encoding="utf-8")
+    answers, unreadable = _answers(spec, draft, training_set, candidate)
+    draft, findings = _decided(spec, draft, answers["validation"])
+    metrics = _metrics(draft, answers, training_set, candidate, unreadable)
+    metrics["findings"] |= findings
+    metrics["findings"]["data"] = metrics["findings"].get("data", {}) | _suspects(spec, draft, answers, training_set)
+    draft = replace(draft, metrics=metrics | {"run": run_digest})
+    evaluation = _evaluation(spec, draft, answers, training_set)
+    (draft.folder / EVALUATION_NAME).write_text(json.dumps(evaluation, allow_nan=False), encoding="utf-8")
+    pictures = report_pictures(draft.as_bundle(), evaluation, metrics["findings"], max_pixels=spec.max_pixels)
+    html = report_html(spec.name, draft, evaluation, candidate.progress, pictures)
+    (draft.folder / REPORT_NAME).write_text(html, encoding="utf-8")
     return registry.publish(spec.name, draft)
 
 
-def _with_metrics(
-    spec: TrainSpec, draft: BundleDraft, training_set: TrainingSet, candidate: Candidate, run_digest: str
-) -> BundleDraft:
-    labeler = Labeler(_as_bundle(draft), max_pixels=spec.max_pixels)
+def check_threshold_labels(spec: TrainSpec, labels: tuple[str, ...]) -> None:
+    """DataError when the spec has a threshold for a label that is not there."""
+    unknown = sorted(set(spec.thresholds.labels) - set(labels))
+    if unknown:
+        raise DataError(
+            f"thresholds.labels: expected labels of the training set ({', '.join(labels[:20])}), got "
+            f"{', '.join(map(repr, unknown))}. Correct or remove them."
+        )
+
+
+def _answers(
+    spec: TrainSpec, draft: BundleDraft, training_set: TrainingSet, candidate: Candidate
+) -> tuple[dict[str, Answers], dict[str, str]]:
+    """Of the validation and, where there are any, the test pictures; and what could not be read in the whole run."""
+    labeler = Labeler(draft.as_bundle(), max_pixels=spec.max_pixels)
     answers = {"validation": answer(labeler, training_set.validation)}
     if len(training_set.test):
         answers["test"] = answer(labeler, training_set.test)
-    unreadable = dict(candidate.progress.unreadable or {}) if candidate.progress else {}
+    unreadable = dict(candidate.unreadable)
+    if candidate.progress:
+        unreadable |= candidate.progress.unreadable or {}
     for part in answers.values():
         unreadable |= part.unreadable
     check_unreadable(spec, unreadable, training_set.num_pictures)
-    thresholds = draft.thresholds
-    if spec.task != "multi_class":
-        thresholds = choose_thresholds(answers["validation"].targets, answers["validation"].confidences).values
-    draft = replace(draft, thresholds=thresholds)
-    return replace(draft, metrics=_metrics(draft, answers, training_set, candidate, unreadable) | {"run": run_digest})
+    return answers, unreadable
+
+
+def _decided(spec: TrainSpec, draft: BundleDraft, validation: Answers) -> tuple[BundleDraft, dict[str, Any]]:
+    """The draft with its calibration and thresholds, and what is to be said about those."""
+    calibration = fit_calibration(draft.task, spec.calibration, validation.targets, validation.logits)
+    draft = replace(draft, calibration=calibration)
+    if draft.task == "multi_class":
+        return draft, {}
+    rules = [spec.thresholds.rule(label) for label in draft.labels]
+    chosen = choose_thresholds(validation.targets, draft.confidences(validation.logits), rules)
+    findings = {
+        "without_positives": [draft.labels[column] for column in chosen.without_positives],
+        "precision_not_reached": [draft.labels[column] for column in chosen.unmet],
+    }
+    return replace(draft, thresholds=chosen.values), {"thresholds": findings}
+
+
+def _suspects(
+    spec: TrainSpec, draft: BundleDraft, answers: dict[str, Answers], training_set: TrainingSet
+) -> dict[str, Any]:
+    """`suspects` are doubted by the calibrated model, `training_suspects` by the features it has of the others."""
+    answered = {split: (part.examples, draft.confidences(part.logits)) for split, part in answers.items()}
+    found = {"suspects": find_suspects(draft.task, draft.labels, answered)}
+    if spec.data.suspects == "all":
+        labeler = Labeler(draft.as_bundle(), max_pixels=spec.max_pixels, embeddings=True)
+        seen = answer(labeler, training_set.train)
+        assert seen.features is not None
+        confidences = left_out_confidences(draft.task, seen.features, seen.targets)
+        found["training_suspects"] = find_suspects(draft.task, draft.labels, {"train": (seen.examples, confidences)})
+    return found
+
+
+def _evaluation(
+    spec: TrainSpec, draft: BundleDraft, answers: dict[str, Answers], training_set: TrainingSet
+) -> dict[str, Any]:
+    split, robustness = draft.metrics["headline"]["split"], None
+    if spec.robustness_pictures:
+        labeler = Labeler(draft.as_bundle(), max_pixels=spec.max_pixels)
+        robustness = measure_robustness(
+            labeler, training_set.measured, num_pictures=spec.robustness_pictures, max_pixels=spec.max_pixels
+        )
+    model = {"name": spec.name, "version": None, "digest": None}
+    return evaluation_of(draft, answers[split], split=split, model=model, robustness=robustness)
 
 
 def _metrics(
@@ -91,11 +158,3 @@ def _metrics(
         "num_unreadable": max(len(unreadable), progress.num_unreadable if progress else 0),
         "unreadable": dict(sorted(unreadable.items())[:100]),
     }
-
-
-def _as_bundle(draft: BundleDraft) -> Bundle:
-    """The draft where it lies, for a Labeler to answer with."""
-    manifest = draft.manifest()
-    card = {field.name: getattr(draft, field.name) for field in fields(ModelCard)}
-    files = {name: BundleFile(**content) for name, content in manifest["files"].items()}
-    return Bundle(name="draft", version=0, digest=manifest["digest"], uri=str(draft.folder), files=files, **card)

@@ -1,22 +1,22 @@
 """What training changes: network, optimizer, progress; from the start, or from the run's folder."""
 
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from timm.utils import ModelEmaV3
 from torch import nn
+from torch.amp.grad_scaler import GradScaler
 
 from labelmill.errors import SpecError
-from labelmill.model.network import build_network, default_preprocessing, load_weights, save_weights
-from labelmill.model.registry import Registry
-from labelmill.spec import TrainSpec
+from labelmill.model.network import load_weights, save_weights
 from labelmill.train.job import Job
 from labelmill.train.optimizer import build_optimizer, load_optimizer, read_state, write_state
 from labelmill.train.precision import Precision
 from labelmill.train.progress import Progress, RunFolder
+from labelmill.train.starting_point import starting_point
 from labelmill.train.team import Team
 
 __all__ = ["State", "keep_state", "start_state"]
@@ -28,7 +28,7 @@ class State:
 
     network: nn.Module
     optimizer: torch.optim.Optimizer
-    scaler: torch.amp.GradScaler
+    scaler: GradScaler
     average: ModelEmaV3 | None
     progress: Progress
 
@@ -41,12 +41,15 @@ class State:
 
 def start_state(job: Job, team: Team) -> State:
     """The state at the last checkpoint of this run, or the state before the first."""
-    folder, model, optimize = RunFolder(job.run_uri), job.spec.model, job.spec.optimize
+    folder, model, optimize = RunFolder(job.run_uri), job.model, job.spec.optimize
     progress = folder.progress()
     torch.manual_seed(optimize.seed)
-    # DDP gives everyone the first worker's weights at the start, so only that one fetches them.
-    weights = _local_weights(job.spec) if progress is None and team.rank == 0 else "scratch"
-    network = build_network(model.architecture, len(job.labels), weights, image_size_px=model.image_size_px)
+    start = starting_point(job)
+    if progress is not None:
+        start = replace(start, source="scratch", preprocessing=progress.preprocessing)
+    elif team.rank > 0:  # the first worker fetches the weights and gives them to the others
+        start = replace(start, source="scratch")
+    network = start.build(job.labels, dropout=model.dropout, drop_path=model.drop_path)
     if optimize.gradient_checkpointing:
         _recompute_activations(network, model.architecture)
     network = network.to(team.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -55,7 +58,7 @@ def start_state(job: Job, team: Team) -> State:
         build_optimizer(network, optimize),
         Precision.of(optimize.precision, team.device).scaler(),
         ModelEmaV3(network, decay=optimize.ema_decay, use_warmup=True) if optimize.ema_decay else None,
-        progress or Progress(default_preprocessing(model.architecture, model.image_size_px)),
+        progress or Progress(start.preprocessing),
     )
     if progress is not None:
         _restore(state, folder)
@@ -95,8 +98,3 @@ def _recompute_activations(network: nn.Module, architecture: str) -> None:
             f"{architecture} cannot compute its activations twice: leave optimize.gradient_checkpointing out, "
             "or raise optimize.accumulate to need less memory."
         ) from exc
-
-
-def _local_weights(spec: TrainSpec) -> str:
-    weights = spec.model.weights
-    return str(Registry(spec.registry).resolve(weights).weights_path()) if "@" in weights else weights

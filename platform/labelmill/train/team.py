@@ -20,6 +20,12 @@ class Team:
     size: int
     device: torch.device
 
+    def share(self, network: nn.Module) -> None:
+        """Give every worker the first one's weights and running statistics."""
+        if self.size > 1:
+            for tensor in network.state_dict().values():
+                dist.broadcast(tensor, src=0)
+
     def join(self, network: nn.Module) -> nn.Module:
         """The network with its gradients averaged over the team at every backward."""
         if self.size == 1:

@@ -9,24 +9,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from labelmill.dataset import load_training_set
+from labelmill.dataset import inspect, load_training_set
 from labelmill.errors import SpecError
 from labelmill.model.bundle import Bundle
 from labelmill.model.registry import Registry
 from labelmill.spec import LoadedSpec, TrainSpec
 from labelmill.train.candidate import make_candidate
+from labelmill.train.feed import check_unreadable
 from labelmill.train.job import Job
 from labelmill.train.progress import RunFolder
 from labelmill.train.promotion import Promotion, decide_promotion
-from labelmill.train.publication import publish
+from labelmill.train.publication import check_threshold_labels, publish
 from labelmill.train.report import REPORT_NAME
+from labelmill.train.tensorboard import write_events
+from labelmill.train.tracking import tracked
 
 __all__ = ["TrainResult", "run", "run_digest"]
 
 logger = logging.getLogger(__name__)
 
 # What decides where and how fast a run goes, or what happens after it, but not what comes out.
-_NOT_IN_DIGEST = ("workers", "promote")
+_NOT_IN_DIGEST = ("workers", "promote", "tracking", "max_accuracy_loss")
 
 
 @dataclass(frozen=True)
@@ -65,16 +68,23 @@ def run(loaded: LoadedSpec) -> TrainResult:
         raise SpecError(f"{loaded.path}: expected kind: train, got {spec.kind!r}")
     registry = Registry(spec.registry)
     training_set = load_training_set(spec)
+    check_threshold_labels(spec, training_set.labels)
     digest = run_digest(loaded.source, training_set.fingerprint)
     folder = RunFolder(f"{registry.uri}/{spec.name}/runs/{digest[:16]}")
     bundle = _published(registry, spec.name, digest)
     if bundle is not None and not folder.exists():
         return TrainResult(bundle, None)
-    if bundle is None:
-        job = Job(_with_absolute_addresses(spec, registry), training_set.labels, folder.uri)
-        with tempfile.TemporaryDirectory(prefix="labelmill-draft-") as draft:
-            candidate = make_candidate(job, training_set, Path(draft))
-            bundle = publish(loaded, registry, training_set, candidate, Path(draft), digest)
+    job = Job(_with_absolute_addresses(spec, registry), training_set.labels, folder.uri, _decisive(loaded.source))
+    with tracked(job) as tracking:
+        if bundle is None:
+            findings = inspect(spec, training_set)
+            check_unreadable(spec, findings.unreadable, training_set.num_pictures)
+            with tempfile.TemporaryDirectory(prefix="labelmill-draft-") as draft:
+                candidate = make_candidate(job, training_set, Path(draft)).knowing(findings)
+                if candidate.progress is not None:
+                    write_events(spec, candidate.progress, Path(draft))
+                bundle = publish(loaded, registry, training_set, candidate, Path(draft), digest)
+        tracking.finish(bundle)
     promotion = decide_promotion(spec, registry, bundle, training_set.measured)
     if promotion.promoted:
         registry.promote(bundle.reference, reason=promotion.reason)
@@ -84,8 +94,17 @@ def run(loaded: LoadedSpec) -> TrainResult:
 
 def run_digest(source: Mapping[str, Any], fingerprint: str) -> str:
     """The identity of a run: sha256 of the spec as written and of the data."""
-    decisive = {key: value for key, value in source.items() if key not in _NOT_IN_DIGEST}
-    return hashlib.sha256(json.dumps([decisive, fingerprint], sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([_decisive(source), fingerprint], sort_keys=True).encode()).hexdigest()
+
+
+def _decisive(source: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key: {name: part for name, part in value.items() if name not in _NOT_IN_DIGEST}
+        if isinstance(value, dict)
+        else value
+        for key, value in source.items()
+        if key not in _NOT_IN_DIGEST
+    }
 
 
 def _published(registry: Registry, name: str, digest: str) -> Bundle | None:
@@ -99,8 +118,7 @@ def _published(registry: Registry, name: str, digest: str) -> Bundle | None:
 
 def _with_absolute_addresses(spec: TrainSpec, registry: Registry) -> TrainSpec:
     """For the workers, who stand in other folders."""
-    weights = spec.model.weights
-    if weights.endswith(".safetensors"):
-        weights = str(Path(weights).absolute())
-    model = spec.model.model_copy(update={"weights": weights})
+    model = spec.model
+    if model is not None and model.weights.endswith(".safetensors"):
+        model = model.model_copy(update={"weights": str(Path(model.weights).absolute())})
     return spec.model_copy(update={"registry": registry.uri, "model": model})

@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections.abc import Callable
 from typing import Any
 
 import psutil
@@ -11,17 +12,19 @@ import ray.train.torch
 import torch
 
 from labelmill.dataset import Examples
-from labelmill.train.balance import drawing_weights
+from labelmill.train.balance import oversampled
+from labelmill.train.distill import taught
 from labelmill.train.feed import Feed, Share
 from labelmill.train.job import Job
 from labelmill.train.loop import Course, train
 from labelmill.train.losses import build_objective
+from labelmill.train.pause import Pauses
 from labelmill.train.progress import RunFolder
 from labelmill.train.resolution import check_sides
 from labelmill.train.state import State, keep_state, start_state
 from labelmill.train.team import Team
 
-__all__ = ["run_worker"]
+__all__ = ["run_worker", "take_part"]
 
 logger = logging.getLogger(__name__)
 
@@ -31,22 +34,39 @@ _MAX_CACHE_BYTES = 8 * 2**30
 def run_worker(config: dict[str, Any]) -> None:
     """Train as one of the workers; `config` holds the job and a reference to the training and validation examples."""
     job: Job = config["job"]
-    train_examples, validation_examples = ray.get(config["examples"])
     context = ray.train.get_context()
     team = Team(context.get_world_rank(), context.get_world_size(), ray.train.torch.get_device())
-    num_cores = _num_cores() // context.get_local_world_size()
-    torch.set_num_threads(max(1, num_cores))
-    state = start_state(job, team)
-    check_sides(job.spec, state.network, state.progress.preprocessing.image_size_px, team.device)
     folder = RunFolder(job.run_uri)
+    pauses = Pauses(team, job.spec.workers.checkpoint_every_s)
 
     def keep(state: State) -> None:
         if team.rank == 0:
             keep_state(state, folder)
         ray.train.report({"epoch": state.progress.num_epochs})  # the others wait here until the state is safe
+        pauses.kept()
 
-    feed = _feed(job, state, team, train_examples, validation_examples, num_cores, context.get_local_world_size())
-    train(Course(job, feed, team, build_objective(job, train_examples.targets, team.device)), state, keep)
+    take_part(job, team, ray.get(config["examples"]), context.get_local_world_size(), keep, pauses.is_due)
+
+
+def take_part(
+    job: Job,
+    team: Team,
+    examples: tuple[Examples, Examples],
+    num_neighbours: int,
+    keep: Callable[[State], None],
+    is_due: Callable[[], bool],
+) -> None:
+    """Train with the team on this worker's share of the training and validation examples.
+
+    `num_neighbours` workers share this node, this one counted. `keep` and `is_due` as in `loop.train`.
+    """
+    num_cores = _num_cores() // num_neighbours
+    torch.set_num_threads(max(1, num_cores))
+    state = start_state(job, team)
+    check_sides(job.spec, state.network, state.progress.preprocessing.image_size_px, team.device)
+    feed = _feed(job, state, team, *examples, num_cores, num_neighbours)
+    objective = taught(job, build_objective(job, examples[0].targets, team.device), state.progress.preprocessing)
+    train(Course(job, feed, team, objective), state, keep, is_due=is_due)
 
 
 def _feed(
@@ -55,18 +75,17 @@ def _feed(
     optimize = job.spec.optimize
     batch_size = min(optimize.batch_size, len(train))
     share = Share.of(team.rank, team.size, batch_size)
-    owned = share.of_pictures(len(train), optimize.seed)
     return Feed(
         job.spec,
         state.progress.preprocessing,
-        train.take(owned),
+        oversampled(train, optimize.oversample).take(share.of_pictures(len(train), optimize.seed)),
         validation.take(torch.arange(team.rank, len(validation), team.size).numpy()),
         share=share,
-        num_steps=-(-len(train) // batch_size),
+        rows=share.rows(len(train)),
+        num_steps=-(-train.num_draws // batch_size),
         num_pictures=len(train) + len(validation),
         # With a GPU the cores are there to decode; without one the network wants them, and one thread keeps ahead.
         num_threads=max(2, num_cores) if team.device.type == "cuda" else 1,
-        drawing_weights=drawing_weights(train.targets, optimize.oversample)[owned] if optimize.oversample else None,
         cache_size_bytes=min(_MAX_CACHE_BYTES, psutil.virtual_memory().available // (4 * num_neighbours)),
     )
 

@@ -18,7 +18,7 @@ EngineName = Literal["auto", "openvino", "torch"]
 
 
 class Engine(Protocol):
-    """`name` and `precision` ("float32", "bfloat16") belong to what decides an answer."""
+    """`name` and `precision` ("float32", "bfloat16", "int8") belong to what decides an answer."""
 
     name: str
     precision: str

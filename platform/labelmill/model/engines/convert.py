@@ -20,10 +20,11 @@ from numpy.typing import NDArray
 
 from labelmill.errors import BundleError
 from labelmill.images.transform import Preprocessing
+from labelmill.model.engines.child import untold
 from labelmill.model.engines.openvino_engine import BATCH_SIZE, GRAPH_NAME, SPEEDS_NAME, compile_graph
 from labelmill.model.engines.torch_engine import PixelsToLogits
 
-__all__ = ["convert"]
+__all__ = ["convert", "graph_of"]
 
 # Of the largest logit: what float32 arithmetic in another order may differ by in a deep network.
 _TOLERANCE = 1e-3
@@ -34,11 +35,7 @@ def convert(module: PixelsToLogits, image_size_px: int, folder: Path) -> None:
     """Write the module as a float32 graph into a new folder, provided it computes the same as the module; and beside it
     how fast either is here, in pictures a second on one thread."""
     shape = (image_size_px, image_size_px, 3)
-    example = torch.zeros(2, *shape, dtype=torch.uint8)
-    torch.backends.mha.set_fastpath_enabled(
-        False
-    )  # torchvision's transformers: a fused operator OpenVINO does not know
-    graph = ov.convert_model(module, example_input=example, input=[(-1, *shape)])
+    graph = graph_of(module, image_size_px)
     aside = Path(tempfile.mkdtemp(prefix=f"{folder.name}-", dir=folder.parent))
     try:
         ov.save_model(graph, aside / GRAPH_NAME, compress_to_fp16=False)
@@ -47,6 +44,16 @@ def convert(module: PixelsToLogits, image_size_px: int, folder: Path) -> None:
         aside.rename(folder)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def graph_of(module: PixelsToLogits, image_size_px: int) -> ov.Model:
+    """The module as a float32 graph that takes any number of pictures, uint8 [B, S, S, 3]."""
+    shape = (image_size_px, image_size_px, 3)
+    example = torch.zeros(2, *shape, dtype=torch.uint8)
+    # torchvision's transformers would leave a fused operator that OpenVINO does not know.
+    torch.backends.mha.set_fastpath_enabled(False)
+    with untold():
+        return ov.convert_model(module, example_input=example, input=[(-1, *shape)])
 
 
 def _compare(module: PixelsToLogits, graph: Path, shape: tuple[int, int, int]) -> None:

@@ -1,5 +1,5 @@
-"""OpenVINO on the CPU, in full float32. Neither torch nor timm is imported here: the graph comes from a cache, and what
-is not in the cache is converted in a child process.
+"""OpenVINO on the CPU, in full float32, or in the 8-bit integers that a quantized bundle carries. Neither torch nor
+timm is imported here: the graph comes from a cache, and what is not in the cache is converted in a child process.
 
 The graph runs on fixed batches of 8 and, for what is left over, of 1. Measured on one thread at 224 px, pictures a
 CPU-second, for a dynamic batch of 32 and fixed ones of 32, 8 and 1: mobilenetv3_small_100 395, 435, 510, 490;
@@ -9,9 +9,6 @@ resnet18 34, 34, 36, 31; efficientnet_b0 57, 65, 67, 62.
 import fcntl
 import hashlib
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -24,6 +21,8 @@ from numpy.typing import NDArray
 
 from labelmill.errors import BundleError
 from labelmill.model.bundle import WEIGHTS_NAME, Bundle, cache_folder
+from labelmill.model.engines.child import run_in_child
+from labelmill.model.quantized import int8_graph, is_quantized
 
 __all__ = [
     "BATCH_SIZE",
@@ -48,9 +47,9 @@ class OpenVinoEngine:
     """One inference stream. With num_threads=1, one engine a core is the fastest way to run a machine full."""
 
     name = "openvino"
-    precision = "float32"
 
     def __init__(self, bundle: Bundle, *, num_threads: int | None = None, embeddings: bool = False) -> None:
+        self.precision = "int8" if is_quantized(bundle) else "float32"
         self._graph = converted_graph(bundle, embeddings=embeddings)
         self._num_threads = num_threads
         self._num_outputs = 2 if embeddings else 1
@@ -93,19 +92,23 @@ def compile_graph(path: Path, batch_size: int, num_threads: int | None) -> ov.Co
 def faster_engine(bundle: Bundle) -> Literal["openvino", "torch"]:
     """The faster engine for this bundle on one core of this machine, as measured when the bundle was converted.
 
-    torch has to win clearly: a worker pays 4 to 5 s and 700 MB to import it.
+    torch has to win clearly: a worker pays 4 to 5 s and 700 MB to import it. Only OpenVINO computes in 8-bit integers.
     """
+    if is_quantized(bundle):
+        return "openvino"
     speeds = json.loads((converted_graph(bundle).parent / SPEEDS_NAME).read_text())
     return "torch" if speeds["torch"] > _CLEARLY * speeds["openvino"] else "openvino"
 
 
 def converted_graph(bundle: Bundle, *, embeddings: bool = False) -> Path:
-    """The bundle's network as an OpenVINO graph on this machine: converted once per content and OpenVINO version. With
-    `embeddings` its second output are the pooled features.
+    """The bundle's network as an OpenVINO graph on this machine: converted once per content and OpenVINO version, or
+    the graph that a quantized bundle carries. With `embeddings` its second output are the pooled features.
 
     Any number of processes may ask at once: one converts, the others wait for it. What is converted while a model is
     measured serves the published bundle as well, and so does one that differs in its thresholds alone.
     """
+    if is_quantized(bundle):
+        return int8_graph(bundle)
     version = ov.get_version().partition("-")[0]
     outputs = "-embeddings" if embeddings else ""
     folder = cache_folder() / "openvino" / f"{_network_digest(bundle)}-{version}-{_CONVERSION}{outputs}"
@@ -147,16 +150,8 @@ def _convert_in_child(bundle: Bundle, folder: Path, *, embeddings: bool) -> None
         "folder": str(folder),
         "embeddings": embeddings,
     }
-    child = subprocess.run(
-        [sys.executable, "-m", "labelmill.model.engines.convert", json.dumps(request)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if child.returncode != 0:
-        reason = child.stderr.strip().splitlines()[-1:] or [f"it ended with code {child.returncode}"]
+    if (reason := run_in_child("labelmill.model.engines.convert", request)) is not None:
         raise BundleError(
-            f"{bundle.reference} ({bundle.architecture}) could not be converted to OpenVINO: {reason[0]}. "
+            f"{bundle.reference} ({bundle.architecture}) could not be converted to OpenVINO: {reason}. "
             "Write engine: torch, or choose another architecture."
         )

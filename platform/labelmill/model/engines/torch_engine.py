@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from labelmill.images.transform import Preprocessing
 from labelmill.model.bundle import Bundle
+from labelmill.model.ensemble import Ensemble
 from labelmill.model.network import build_network, head_of, load_weights
 
 __all__ = ["PixelsToLogits", "TorchEngine"]
@@ -18,7 +19,8 @@ __all__ = ["PixelsToLogits", "TorchEngine"]
 class PixelsToLogits(nn.Module):
     """uint8 pixels [B, S, S, 3] to logits [B, L]: normalisation is part of the network, so pixels travel as bytes.
 
-    With `embeddings` it gives logits and the pooled features [B, D] that the network's last layer sees.
+    With `embeddings` it gives logits and the pooled features [B, D] that the network's last layer sees; of an ensemble,
+    those of all members.
     """
 
     scale: Tensor
@@ -33,7 +35,8 @@ class PixelsToLogits(nn.Module):
         self._embeddings = embeddings
         self._seen: list[Tensor] = []
         if embeddings:
-            head_of(network).register_forward_pre_hook(lambda _, inputs: self._seen.append(inputs[0]))
+            for member in network.members if isinstance(network, Ensemble) else [network]:
+                head_of(member).register_forward_pre_hook(lambda _, inputs: self._seen.append(inputs[0]))
 
     @classmethod
     def load(
@@ -54,8 +57,9 @@ class PixelsToLogits(nn.Module):
         logits: Tensor = self.network(pixels_bhwc.permute(0, 3, 1, 2).float() * self.scale + self.shift)
         if not self._embeddings:
             return logits
-        features = self._seen.pop()
-        return logits, features.mean(dim=(2, 3)) if features.ndim == 4 else features
+        features = [seen.mean(dim=(2, 3)) if seen.ndim == 4 else seen for seen in self._seen]
+        self._seen.clear()
+        return logits, torch.cat(features, dim=1)
 
 
 class TorchEngine:

@@ -1,0 +1,87 @@
+"""An evaluation: a published model and labelled pictures in, a report and its numbers out."""
+
+import json
+import os
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+from labelmill.dataset import load_examples
+from labelmill.errors import DataError, SpecError
+from labelmill.evaluate.answers import Answers, answer
+from labelmill.evaluate.evaluation import EVALUATION_NAME, evaluation_of
+from labelmill.evaluate.report import REPORT_NAME, evaluation_html
+from labelmill.evaluate.report.pictures import look_at_mistakes
+from labelmill.evaluate.robustness import measure_robustness
+from labelmill.model.labeler import Labeler
+from labelmill.model.registry import Registry
+from labelmill.spec import EvaluateSpec, LoadedSpec
+from labelmill.storage import open_store
+
+__all__ = ["EvaluateResult", "run"]
+
+_SHOWN = ("accuracy", "macro_f1", "map", "ece")
+
+
+@dataclass(frozen=True)
+class EvaluateResult:
+    """The numbers of `labelmill.evaluate.evaluation`, and where they lie; printed, it is a summary for people."""
+
+    reference: str
+    evaluation: dict[str, Any]
+    output: str
+
+    def __str__(self) -> str:
+        metrics, bounds = self.evaluation["metrics"], self.evaluation["intervals"]
+        lines = [f"{self.reference}  {metrics['num_pictures']} pictures"]
+        for name in _SHOWN:
+            if metrics[name] is not None:
+                low_high = bounds.get(name)
+                between = f"  (95 %: {low_high[0]:.4f} to {low_high[1]:.4f})" if low_high else ""
+                lines.append(f"  {name:<9} {metrics[name]:.4f}{between}")
+        for name, part in list(self.evaluation["slices"].items())[:10]:
+            numbers = ", ".join(f"{key} {part[key]:.4f}" for key in _SHOWN[:3] if part[key] is not None)
+            lines.append(f"  slice {name or '(none)'}: {numbers} on {part['num_pictures']} pictures")
+        if self.evaluation["num_unreadable"]:
+            lines.append(f"  {self.evaluation['num_unreadable']} pictures cannot be read, and are left out")
+        where = [f"  report: {self.output}/{REPORT_NAME}", f"  numbers: {self.output}/{EVALUATION_NAME}"]
+        return "\n".join([*lines, *where])
+
+
+def run(loaded: LoadedSpec) -> EvaluateResult:
+    """Label every picture, compare with the truth, and write the report and its numbers to the output.
+
+    DataError, RegistryError, BundleError, StorageError.
+    """
+    spec = loaded.spec
+    if not isinstance(spec, EvaluateSpec):
+        raise SpecError(f"{loaded.path}: expected kind: evaluate, got {spec.kind!r}")
+    bundle = Registry(spec.registry).resolve(spec.model)
+    examples = load_examples(spec.data.images, spec.data.labels, task=bundle.task, known=bundle.labels)
+    cores = len(os.sched_getaffinity(0))
+    labeler = Labeler(bundle, spec.engine, max_pixels=spec.max_pixels, decode_threads=cores)
+    answers = answer(labeler, examples)
+    _check_unreadable(spec, answers, len(examples))
+    robustness = None
+    if spec.robustness_pictures:
+        robustness = measure_robustness(
+            labeler, answers.examples, num_pictures=spec.robustness_pictures, max_pixels=spec.max_pixels
+        )
+    model = {"name": bundle.name, "version": bundle.version, "digest": bundle.digest}
+    evaluation = evaluation_of(bundle, answers, split="all", model=model, robustness=robustness)
+    output = open_store(spec.output)
+    output.write(EVALUATION_NAME, json.dumps(evaluation, allow_nan=False).encode())
+    looked = look_at_mistakes(bundle, evaluation["mistakes"], max_pixels=spec.max_pixels)
+    made_with = {"labelmill": version("labelmill")}
+    html = evaluation_html(spec.name, evaluation, looked, loaded.source, made_with)
+    output.write(REPORT_NAME, html.encode())
+    return EvaluateResult(bundle.reference, evaluation, output.uri)
+
+
+def _check_unreadable(spec: EvaluateSpec, answers: Answers, num_pictures: int) -> None:
+    if len(answers.unreadable) > spec.max_unreadable_rate * num_pictures:
+        examples = "".join(f"\n  {uri}: {reason}" for uri, reason in list(answers.unreadable.items())[:5])
+        raise DataError(
+            f"{len(answers.unreadable)} of {num_pictures} pictures cannot be read, and max_unreadable_rate allows "
+            f"{spec.max_unreadable_rate:g}. Repair or remove them, or raise max_unreadable_rate. The first:{examples}"
+        )
