@@ -23,7 +23,7 @@ from labelmill.spec import load_spec
 from train.runs import shapes_source
 from train.shapes import write_labels, write_shapes
 
-NUM_EPOCHS, NUM_PICTURES, BATCH_SIZE = 4, 460, 8
+NUM_EPOCHS, NUM_PICTURES, BATCH_SIZE = 3, 280, 8
 NUM_STEPS = -(-round(NUM_PICTURES * 0.7) // BATCH_SIZE)  # an epoch
 PROGRAM = (
     "import logging, sys, labelmill.train, labelmill.spec; logging.basicConfig(level=logging.INFO); "
@@ -77,9 +77,9 @@ def wait_until(condition: Callable[[], bool], alive: Callable[[], bool], timeout
         time.sleep(0.02)
 
 
-def is_within_the_third_epoch(folder: Path) -> bool:
+def is_within_the_second_epoch(folder: Path) -> bool:
     num_epochs, step = progress(folder)
-    return num_epochs == 2 and step > 0
+    return num_epochs == 1 and step > 0
 
 
 def assert_like(bundle: Bundle, undisturbed: Bundle) -> None:
@@ -94,7 +94,7 @@ def test_a_worker_killed_within_an_epoch_costs_the_steps_since_the_last_checkpoi
     tmp_path: Path, pictures: Path, undisturbed: Bundle, caplog: pytest.LogCaptureFixture
 ):
     def kill_one_worker() -> None:
-        wait_until(lambda: is_within_the_third_epoch(tmp_path), lambda: True)
+        wait_until(lambda: is_within_the_second_epoch(tmp_path), lambda: True)
         children = psutil.Process().children(recursive=True)
         next(child for child in children if "RayTrainWorker" in " ".join(child.cmdline())).kill()
 
@@ -104,9 +104,11 @@ def test_a_worker_killed_within_an_epoch_costs_the_steps_since_the_last_checkpoi
         bundle = labelmill.train.run(load_spec(spec_file(pictures, tmp_path))).bundle
     killer.join()
     lost = next(text for text in caplog.messages if text.startswith("a training worker was lost"))
-    assert "going on after epoch 2 and " in lost
+    assert "going on after epoch 1 and " in lost
     assert 0 < int(lost.rpartition(" and ")[2].split()[0]) < NUM_STEPS
-    assert [text[:9] for text in caplog.messages if text.startswith("epoch ")] == [f"epoch {n}/4" for n in (1, 2, 3, 4)]
+    assert [text[:9] for text in caplog.messages if text.startswith("epoch ")] == [
+        f"epoch {number}/3" for number in (1, 2, 3)
+    ]
     assert_like(bundle, undisturbed)
 
 
@@ -117,16 +119,16 @@ def test_a_driver_killed_within_an_epoch_is_resumed_there_and_has_nothing_to_do_
     command = [sys.executable, "-c", PROGRAM, str(spec_file(pictures, tmp_path))]
     first = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        wait_until(lambda: is_within_the_third_epoch(tmp_path), lambda: first.poll() is None)
+        wait_until(lambda: is_within_the_second_epoch(tmp_path), lambda: first.poll() is None)
     finally:
         os.kill(first.pid, signal.SIGKILL)
         first.wait()
     second = subprocess.run(command, capture_output=True, text=True, check=False)
     assert second.returncode == 0, second.stderr
     resumed = next(line for line in second.stderr.splitlines() if "resuming after epoch " in line)
-    assert "epoch 2 and " in resumed
+    assert "epoch 1 and " in resumed
     assert 0 < int(resumed.partition(" and ")[2].split()[0]) < NUM_STEPS
-    assert "epoch 2/4" not in second.stderr
+    assert "epoch 1/3" not in second.stderr
     registry = Registry(str(tmp_path / "registry"))
     assert registry.versions("shapes") == [1]
     assert_like(registry.resolve("shapes@1"), undisturbed)
@@ -145,7 +147,7 @@ def test_a_run_resumed_by_another_number_of_workers_ends_like_one_that_was_never
         [sys.executable, "-c", PROGRAM, str(path)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     try:
-        wait_until(lambda: is_within_the_third_epoch(tmp_path), lambda: first.poll() is None)
+        wait_until(lambda: is_within_the_second_epoch(tmp_path), lambda: first.poll() is None)
     finally:
         os.kill(first.pid, signal.SIGKILL)
         first.wait()

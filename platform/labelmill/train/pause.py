@@ -11,7 +11,7 @@ class Pauses:
     """A checkpoint is due `every_s` after the last one, by the first worker's clock.
 
     The workers meet to hear it, and each time agree on the step at which they meet next: half way to the moment when it
-    should be due. So there are about ten meetings between two checkpoints, however many steps there are.
+    should be due. So there are fewer than twenty meetings between two checkpoints, however many steps there are.
     """
 
     def __init__(self, team: Team, every_s: float) -> None:
