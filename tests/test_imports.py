@@ -24,7 +24,7 @@ LAYERS = [
     ("model", "metrics", "page"),
     ("images",),
     ("spec", "storage"),
-    ("errors",),
+    ("ahead", "errors"),
     ("",),  # labelmill itself: its version
 ]
 MAY_IMPORT_RAY = {"cluster", "train", "label", "serve"}

@@ -63,6 +63,9 @@ def test_an_evaluation_answers_as_bulk_labelling_does(folder):
     assert written["model"]["version"] == 1
     assert written["robustness"]["num_pictures"] == 4
     assert "accuracy  0.8000" in str(result)
+    report = (folder / "out" / "report.html").read_text()
+    assert report.count('<div class="look">') == 4
+    assert all(f"/{number:03d}.jpg" in report for number in range(16, 20))
     assert "slice wrong: accuracy 0.0000" in str(result)
 
 

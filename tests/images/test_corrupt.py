@@ -26,7 +26,7 @@ def test_each_strength_harms_more_than_the_one_before(name, side_px):
 def test_white_stays_white_and_does_not_wrap_around():
     white = np.full((32, 32, 3), 255, np.uint8)
     assert (corrupted(white, "brightness", 5, np.random.default_rng(0)) == 255).all()
-    assert corrupted(white, "noise", 5, np.random.default_rng(0)).min() > 0
+    assert corrupted(white, "noise", 5, np.random.default_rng(0)).mean() > 220
 
 
 def test_a_small_picture_is_blurred_as_much_as_a_large_one():

@@ -6,7 +6,7 @@ import pytest
 from bundles import make_bundle, make_draft
 from labelmill.errors import BundleError
 from labelmill.model.bundle import _digest
-from labelmill.model.calibration import confidences
+from labelmill.model.calibration import confidences, lines
 from labelmill.model.labeler import Labeler
 from labelmill.model.registry import Registry
 from pictures import jpeg_bytes
@@ -24,6 +24,12 @@ def test_each_form_does_what_it_says():
     powers = np.exp(logits[0].astype(np.float64) / 2)
     warm = confidences("multi_class", logits[:1], {"temperature": 2.0})
     np.testing.assert_allclose(warm[0], powers / powers.sum(), atol=1e-6)
+    for form, slopes, intercepts in (
+        (None, [1] * 3, [0] * 3),
+        ({"temperature": 4}, [0.25] * 3, [0] * 3),
+        (PLATT, *PLATT.values()),
+    ):
+        np.testing.assert_allclose(lines(form, 3), (slopes, intercepts))
     assert confidences("multi_label", logits, None).dtype == warm.dtype == np.float32
     assert confidences("multi_class", logits, None).sum(axis=1) == pytest.approx(1, abs=1e-6)
 

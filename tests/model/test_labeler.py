@@ -13,7 +13,7 @@ from PIL import Image
 from bundles import make_bundle
 from labelmill.errors import BundleError
 from labelmill.model.engines import choose_engine, convert
-from labelmill.model.engines.child import child_environment
+from labelmill.model.engines.child import child_environment, untold
 from labelmill.model.engines.openvino_engine import SPEEDS_NAME, converted_graph
 from labelmill.model.engines.torch_engine import PixelsToLogits, TorchEngine
 from labelmill.model.labeler import Answer, Labeler
@@ -195,11 +195,15 @@ def test_graph_that_computes_something_else_is_never_used(tiny_bundle, tmp_path,
 
 
 def test_a_child_tells_nobody_what_it_converts():
+    before = os.environ.get("CI")
     ask = "import openvino_telemetry as t; assert not t.Telemetry('x', '1', 'y', 'ga4', False, True).consent"
     done = subprocess.run(
         [sys.executable, "-c", ask], env=child_environment(), capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+    with untold():
+        assert os.environ["CI"] == "true"
+    assert os.environ.get("CI") == before
 
 
 def test_failed_conversion_is_one_clear_error(tiny_bundle, tmp_path, monkeypatch):

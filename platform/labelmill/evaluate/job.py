@@ -3,12 +3,15 @@
 import json
 import os
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any
 
 from labelmill.dataset import load_examples
 from labelmill.errors import DataError, SpecError
 from labelmill.evaluate.answers import Answers, answer
 from labelmill.evaluate.evaluation import EVALUATION_NAME, evaluation_of
+from labelmill.evaluate.report import REPORT_NAME, evaluation_html
+from labelmill.evaluate.report.pictures import look_at_mistakes
 from labelmill.evaluate.robustness import measure_robustness
 from labelmill.model.labeler import Labeler
 from labelmill.model.registry import Registry
@@ -41,11 +44,12 @@ class EvaluateResult:
             lines.append(f"  slice {name or '(none)'}: {numbers} on {part['num_pictures']} pictures")
         if self.evaluation["num_unreadable"]:
             lines.append(f"  {self.evaluation['num_unreadable']} pictures cannot be read, and are left out")
-        return "\n".join([*lines, f"  numbers: {self.output}/{EVALUATION_NAME}"])
+        where = [f"  report: {self.output}/{REPORT_NAME}", f"  numbers: {self.output}/{EVALUATION_NAME}"]
+        return "\n".join([*lines, *where])
 
 
 def run(loaded: LoadedSpec) -> EvaluateResult:
-    """Label every picture, compare with the truth, and write the numbers to the output.
+    """Label every picture, compare with the truth, and write the report and its numbers to the output.
 
     DataError, RegistryError, BundleError, StorageError.
     """
@@ -67,6 +71,10 @@ def run(loaded: LoadedSpec) -> EvaluateResult:
     evaluation = evaluation_of(bundle, answers, split="all", model=model, robustness=robustness)
     output = open_store(spec.output)
     output.write(EVALUATION_NAME, json.dumps(evaluation, allow_nan=False).encode())
+    looked = look_at_mistakes(bundle, evaluation["mistakes"], max_pixels=spec.max_pixels)
+    made_with = {"labelmill": version("labelmill")}
+    html = evaluation_html(spec.name, evaluation, looked, loaded.source, made_with)
+    output.write(REPORT_NAME, html.encode())
     return EvaluateResult(bundle.reference, evaluation, output.uri)
 
 

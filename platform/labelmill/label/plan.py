@@ -22,6 +22,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from labelmill.ahead import ahead
 from labelmill.label.difference import TableKeys, Wanted, hashed, in_groups
 from labelmill.label.row import ITEM_SCHEMA
 from labelmill.label.table import LabelTable
@@ -173,8 +174,8 @@ class _Lack:
         """Keep the listed pictures that lack a row, and note the hashes of what is not listed."""
         self._table = table
         self._keys = TableKeys(table, wanted, self._connection, self._folder)
-        listing = hashed((_as_items(batch) for batch in items), self._connection, self._keys.salt)
-        for files, rows in in_groups(listing, self._keys.groups(), self._folder):
+        listing = hashed((_as_items(batch) for batch in items), self._connection.cursor(), self._keys.salt)
+        for files, rows in in_groups(ahead(listing, 1), self._keys.groups(), self._folder):
             index = self._keys.index(files)
             for batch in rows:
                 done, known = index.look_up(batch["uri_hash"].to_numpy(), batch["etag_hash"].to_numpy())

@@ -16,7 +16,7 @@ _LEVEL = 0.95
 _NUM_RESAMPLES = 1000
 _MIN_RESAMPLES = 100
 _MAX_WORK = 500_000_000  # pictures times labels times resamples: some 20 s on one core
-_CHUNK = 4_000_000  # pictures times resamples that lie in memory at once
+_CHUNK = 1_000_000  # pictures times resamples that lie in memory at once
 
 
 def intervals(

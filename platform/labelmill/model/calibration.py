@@ -13,19 +13,28 @@ from numpy.typing import NDArray
 
 from labelmill.errors import BundleError
 
-__all__ = ["Calibration", "check_calibration", "confidences"]
+__all__ = ["Calibration", "check_calibration", "confidences", "lines"]
 
 Calibration = Mapping[str, float | Sequence[float]]
 
 
 def confidences(task: str, logits: NDArray[np.float32], calibration: Calibration | None) -> NDArray[np.float32]:
     """Confidences [B, L] of logits [B, L], both float32: multi_class sums to one, the others stand each alone."""
-    match calibration:
-        case {"temperature": float() | int() as temperature}:
-            logits = logits / np.float32(temperature)
-        case {"slopes": slopes, "intercepts": intercepts}:
-            logits = logits * np.asarray(slopes, np.float32) + np.asarray(intercepts, np.float32)
+    if calibration:
+        slopes, intercepts = lines(calibration, logits.shape[1])
+        logits = logits * slopes + intercepts
     return _softmax(logits) if task == "multi_class" else _sigmoid(logits)
+
+
+def lines(calibration: Calibration | None, num_labels: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Slope and intercept of each label, float32 [L], whatever the form: for networks that hold their calibration."""
+    given: Mapping[str, Any] = calibration or {}
+    slopes = given.get("slopes", 1 / given.get("temperature", 1.0))
+    intercepts = given.get("intercepts", 0.0)
+    return (
+        np.full(num_labels, slopes, dtype=np.float32),
+        np.full(num_labels, intercepts, dtype=np.float32),
+    )
 
 
 def check_calibration(calibration: Any, num_labels: int) -> None:

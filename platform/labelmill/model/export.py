@@ -7,7 +7,6 @@ and behind it, labels and thresholds, lies beside it in `model.json`.
 import importlib.util
 import json
 import tempfile
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +20,8 @@ from torch import Tensor, nn
 
 from labelmill.errors import BundleError, StorageError, first_line
 from labelmill.model.bundle import Bundle
+from labelmill.model.calibration import lines
+from labelmill.model.engines.convert import graph_of
 from labelmill.model.engines.openvino_engine import compile_graph
 from labelmill.model.engines.torch_engine import PixelsToLogits
 from labelmill.model.labeler import Labeler
@@ -88,13 +89,13 @@ class _PixelsToConfidences(nn.Module):
     def __init__(self, bundle: Bundle) -> None:
         super().__init__()
         self.logits = _logits(bundle)
-        slopes, intercepts = _lines(bundle.calibration or {})
+        slopes, intercepts = lines(bundle.calibration, len(bundle.labels))
         self.register_buffer("slopes", torch.tensor(slopes, dtype=torch.float32))
         self.register_buffer("intercepts", torch.tensor(intercepts, dtype=torch.float32))
         self._exclusive = bundle.task == "multi_class"
 
     def forward(self, pixels_bhwc: Tensor) -> Tensor:
-        logits = self.logits(pixels_bhwc) * self.slopes + self.intercepts
+        logits: Tensor = self.logits(pixels_bhwc) * self.slopes + self.intercepts
         return logits.softmax(dim=1) if self._exclusive else logits.sigmoid()
 
 
@@ -116,8 +117,11 @@ def _write_onnx(bundle: Bundle, path: Path) -> None:
 
 
 def _write_openvino(bundle: Bundle, path: Path) -> None:
-    graph = ov.Core().read_model(int8_graph(bundle)) if is_quantized(bundle) else _converted(bundle)
-    slopes, intercepts = (np.array(values, np.float32) for values in _lines(bundle.calibration or {}))
+    if is_quantized(bundle):
+        graph = ov.Core().read_model(int8_graph(bundle))
+    else:
+        graph = graph_of(_logits(bundle), bundle.preprocessing.image_size_px)
+    slopes, intercepts = lines(bundle.calibration, len(bundle.labels))
     logits = graph.get_results()[0].input_value(0)
     calibrated = ops.add(ops.multiply(logits, slopes), intercepts)
     confidences = ops.softmax(calibrated, 1) if bundle.task == "multi_class" else ops.sigmoid(calibrated)
@@ -128,21 +132,8 @@ def _write_openvino(bundle: Bundle, path: Path) -> None:
     ov.save_model(graph, path, compress_to_fp16=False)
 
 
-def _converted(bundle: Bundle) -> ov.Model:
-    torch.backends.mha.set_fastpath_enabled(False)  # a fused operator that OpenVINO does not know
-    example = _example(bundle)
-    return ov.convert_model(_logits(bundle), example_input=example, input=[(-1, *example.shape[1:])])
-
-
 def _logits(bundle: Bundle) -> PixelsToLogits:
     return PixelsToLogits.load(bundle.architecture, len(bundle.labels), bundle.preprocessing, bundle.weights_path())
-
-
-def _lines(calibration: Mapping[str, Any]) -> tuple[Any, Any]:
-    """Calibration as slope and intercept, for all labels or for each."""
-    if "temperature" in calibration:
-        return 1 / calibration["temperature"], 0.0
-    return calibration.get("slopes", 1.0), calibration.get("intercepts", 0.0)
 
 
 def _example(bundle: Bundle) -> Tensor:

@@ -3,11 +3,22 @@
 import base64
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from html import escape
 from importlib.resources import files
 
-__all__ = ["document", "figures", "table", "tiles"]
+__all__ = ["Section", "beside", "document", "figures", "folded", "sections", "table", "tiles"]
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of a long page: `anchor` is its address there, `title` what the list of contents says. Both, and `body`,
+    are markup already."""
+
+    anchor: str
+    title: str
+    body: str
 
 
 def document(title: str, body: Sequence[str]) -> str:
@@ -32,16 +43,34 @@ def _style() -> str:
     return files("labelmill.page").joinpath("page.css").read_text("utf-8")
 
 
+def sections(parts: Sequence[Section]) -> str:
+    """The parts one after the other, and before them where each is to be found."""
+    links = "".join(f'<a href="#{part.anchor}">{part.title}</a>' for part in parts)
+    bodies = "".join(f'<section id="{part.anchor}"><h2>{part.title}</h2>{part.body}</section>' for part in parts)
+    return f"<nav>{links}</nav>{bodies}"
+
+
+def folded(summary: str, body: str) -> str:
+    """What is shown when somebody asks for it. Both are markup already."""
+    return f"<details><summary>{summary}</summary>{body}</details>"
+
+
 def tiles(cells: Sequence[tuple[str, str]]) -> str:
     """Figures that say most, large: (value, what it is). Both are escaped already."""
     inner = "".join(f'<div class="tile"><b>{value}</b><span>{what}</span></div>' for value, what in cells)
     return f'<div class="tiles">{inner}</div>'
 
 
-def figures(charts: Sequence[tuple[str, str]]) -> str:
-    """Charts side by side: (svg, caption). Captions are escaped already."""
+def figures(charts: Sequence[tuple[str, str]], *, dense: bool = False) -> str:
+    """Charts side by side: (svg, caption), more of them in a row when `dense`. Captions are escaped already."""
     inner = "".join(f"<figure>{svg}<figcaption>{caption}</figcaption></figure>" for svg, caption in charts)
-    return f'<div class="charts{" even" if len(charts) % 2 == 0 else ""}">{inner}</div>'
+    look = " dense" if dense else " even" if len(charts) % 2 == 0 else ""
+    return f'<div class="charts{look}">{inner}</div>'
+
+
+def beside(left: str, right: str) -> str:
+    """Two parts side by side where there is room. Both are markup already; one may be empty."""
+    return f'<div class="beside"><div>{left}</div><div>{right}</div></div>' if left and right else left or right
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -17,7 +17,9 @@ class ThresholdRule(Part):
         default=None, gt=0, description="As many pictures as possible while at least this share of them is right."
     )
     min_recall: Fraction | None = Field(
-        default=None, gt=0, description="As few pictures as possible that hold at least this share of the right ones."
+        default=None,
+        gt=0,
+        description="As few wrong pictures as possible while at least this share of the right is found.",
     )
     false_positive_cost: Number | None = Field(
         default=None,

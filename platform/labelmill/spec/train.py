@@ -156,7 +156,7 @@ class TrainSpec(Part):
     @model_validator(mode="after")
     def _positive_fits_the_task(self) -> Self:
         positive = self.data.positive
-        by_folders = any(data.labels == "folders" for data in (self.data, *self.data.sources))
+        by_folders = "folders" in (self.data.labels, *(source.labels for source in self.data.sources))
         if positive is not None and self.task != "binary":
             raise conflict("data.positive", f"only task binary has a positive label, and task is {self.task}")
         if positive is None and self.task == "binary" and by_folders:
@@ -206,6 +206,8 @@ class TrainSpec(Part):
     @model_validator(mode="after")
     def _every_trial_is_a_spec(self) -> Self:
         if self.tune is not None:
+            if self.approach != "fine_tune":
+                raise conflict("tune", f"only approach fine_tune can be searched, and approach is {self.approach}")
             check_trials(self)
         return self
 

@@ -1,9 +1,8 @@
 """approach: ensemble. Published models become one that answers with the mean of their confidences."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -12,6 +11,7 @@ from labelmill.errors import SpecError
 from labelmill.evaluate.answers import answer, measure
 from labelmill.images.transform import Preprocessing
 from labelmill.model.bundle import WEIGHTS_NAME, Bundle
+from labelmill.model.calibration import lines
 from labelmill.model.ensemble import Ensemble, Member, ensemble_architecture, ensemble_members
 from labelmill.model.labeler import Labeler
 from labelmill.model.network import build_network, load_weights, save_weights
@@ -76,7 +76,6 @@ def _fill(network: Ensemble, bundles: Sequence[Bundle]) -> None:
         load_weights(network.members[index], bundle.weights_path())
         network.mean[index] = torch.tensor(bundle.preprocessing.mean)
         network.std[index] = torch.tensor(bundle.preprocessing.std)
-        calibration: Mapping[str, Any] = bundle.calibration or {}
-        network.slopes[index] = torch.tensor(calibration.get("slopes", 1 / calibration.get("temperature", 1.0)))
-        network.intercepts[index] = torch.tensor(calibration.get("intercepts", 0.0))
+        slopes, intercepts = lines(bundle.calibration, len(bundle.labels))
+        network.slopes[index], network.intercepts[index] = torch.from_numpy(slopes), torch.from_numpy(intercepts)
     network.exclusive.fill_(float(bundles[0].task == "multi_class"))

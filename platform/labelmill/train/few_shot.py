@@ -94,7 +94,7 @@ class _Backbone:
         layer = head_of(self._network)
         assert isinstance(layer, nn.Linear | nn.Conv2d)
         fits = layer.bias is not None and layer.weight.numel() == head.weight.numel()
-        if fits:
+        if fits and layer.bias is not None:
             layer.weight.copy_(head.weight.view_as(layer.weight))
             layer.bias.copy_(head.bias)
             logits, features = (output.float().cpu() for output in self._module(self._last))

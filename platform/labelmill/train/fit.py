@@ -13,6 +13,7 @@ from labelmill.train.balance import check_weighted_labels
 from labelmill.train.candidate import Candidate
 from labelmill.train.job import Job
 from labelmill.train.progress import METRIC_BY_TASK, Epoch, Progress, RunFolder
+from labelmill.train.published import published_models
 from labelmill.train.tracking import Tracking
 from labelmill.train.workplace import in_background, last_line, workplace
 
@@ -51,6 +52,8 @@ def fit(job: Job, training_set: TrainingSet) -> None:
     """
     _check_batch(job, len(training_set.train))
     check_weighted_labels(job.spec.optimize.loss, job.labels)
+    if job.spec.distill is not None:
+        published_models(job, job.spec.distill.teachers)  # asked again by the workers; here before they start
     with workplace(job.spec.workers):
         import ray
 

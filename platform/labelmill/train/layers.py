@@ -1,5 +1,8 @@
 """The layers of a network in order: which of them learn, and how fast."""
 
+from collections.abc import Callable
+from typing import Any
+
 from timm.models import group_parameters
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -16,8 +19,9 @@ def depths(network: nn.Module) -> dict[str, int]:
     timm's networks say so themselves; of others, each member of a Sequential, and each child outside one, is a layer.
     """
     names, head = [name for name, _ in network.named_parameters()], _head(network)
-    if hasattr(network, "group_matcher"):
-        found: dict[str, int] = group_parameters(network, network.group_matcher(coarse=False), reverse=True)
+    matcher: Callable[..., Any] | None = getattr(network, "group_matcher", None)
+    if matcher is not None:
+        found: dict[str, int] = group_parameters(network, matcher(coarse=False), reverse=True)
     else:
         keys = [_layer_name(network, name) for name in names]
         order = {key: depth for depth, key in enumerate(dict.fromkeys(keys))}

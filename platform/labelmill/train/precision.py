@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.amp.grad_scaler import GradScaler
 
 __all__ = ["Precision"]
 
@@ -31,6 +32,6 @@ class Precision:
     def autocast(self) -> AbstractContextManager[Any]:
         return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
 
-    def scaler(self) -> torch.amp.GradScaler:
+    def scaler(self) -> GradScaler:
         """Keeps gradients within the small range of float16 (Micikevicius et al., 2018); otherwise it does nothing."""
-        return torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
+        return GradScaler(self.device.type, enabled=self.dtype == torch.float16)

@@ -39,6 +39,8 @@ def write_preview(loaded: LoadedSpec, path: Path) -> int:
     spec = loaded.spec
     if not isinstance(spec, TrainSpec):
         raise SpecError(f"{loaded.path}: a preview shows what training sees: expected kind: train, got {spec.kind!r}")
+    if spec.model is None:
+        raise SpecError(f"{loaded.path}: a preview needs model, and approach {spec.approach} has none")
     training_set = load_training_set(spec)
     preprocessing = default_preprocessing(spec.model.architecture, spec.model.image_size_px)
     order = np.random.default_rng(spec.optimize.seed).permutation(len(training_set.train))

@@ -21,7 +21,7 @@ from labelmill.spec import LoadedSpec, TrainSpec
 from labelmill.train.candidate import Candidate
 from labelmill.train.feed import check_unreadable
 from labelmill.train.progress import METRIC_BY_TASK
-from labelmill.train.report import REPORT_NAME, report_html
+from labelmill.train.report import REPORT_NAME, report_html, report_pictures
 
 __all__ = ["check_threshold_labels", "publish"]
 
@@ -60,7 +60,9 @@ def publish(
     draft = replace(draft, metrics=metrics | {"run": run_digest})
     evaluation = _evaluation(spec, draft, answers, training_set)
     (draft.folder / EVALUATION_NAME).write_text(json.dumps(evaluation, allow_nan=False), encoding="utf-8")
-    (draft.folder / REPORT_NAME).write_text(report_html(spec.name, draft, candidate.progress), encoding="utf-8")
+    pictures = report_pictures(draft.as_bundle(), evaluation, metrics["findings"], max_pixels=spec.max_pixels)
+    html = report_html(spec.name, draft, evaluation, candidate.progress, pictures)
+    (draft.folder / REPORT_NAME).write_text(html, encoding="utf-8")
     return registry.publish(spec.name, draft)
 
 

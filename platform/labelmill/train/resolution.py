@@ -32,7 +32,7 @@ def check_sides(spec: TrainSpec, network: "torch.nn.Module", full_px: int, devic
     import torch
 
     side_px = training_side_px(spec, full_px, 1)
-    if side_px == full_px:
+    if side_px == full_px or spec.model is None:
         return
     training = network.training
     try:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from timm.utils import ModelEmaV3
 from torch import nn
+from torch.amp.grad_scaler import GradScaler
 
 from labelmill.errors import SpecError
 from labelmill.model.network import load_weights, save_weights
@@ -27,7 +28,7 @@ class State:
 
     network: nn.Module
     optimizer: torch.optim.Optimizer
-    scaler: torch.amp.GradScaler
+    scaler: GradScaler
     average: ModelEmaV3 | None
     progress: Progress
 

@@ -8,10 +8,14 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
-__all__ = ["child_environment", "run_in_child"]
+__all__ = ["child_environment", "run_in_child", "untold"]
+
+# openvino_telemetry reports every conversion to Google Analytics, unasked, unless it believes to be in a CI job.
+_UNTOLD = {"CI": "true"}
 
 
 def run_in_child(module: str, request: Mapping[str, Any]) -> str | None:
@@ -31,5 +35,19 @@ def run_in_child(module: str, request: Mapping[str, Any]) -> str | None:
 
 def child_environment() -> dict[str, str]:
     """The caller's environment and import path; what is converted is told to nobody else."""
-    # openvino_telemetry reports every conversion to Google Analytics, unasked, unless it believes to be in a CI job.
-    return {**os.environ, "CI": "true", "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    return {**os.environ, **_UNTOLD, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+
+
+@contextmanager
+def untold() -> Iterator[None]:
+    """The same for what is converted in this process."""
+    before = {name: os.environ.get(name) for name in _UNTOLD}
+    os.environ.update(_UNTOLD)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

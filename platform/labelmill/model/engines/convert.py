@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from labelmill.errors import BundleError
 from labelmill.images.transform import Preprocessing
+from labelmill.model.engines.child import untold
 from labelmill.model.engines.openvino_engine import BATCH_SIZE, GRAPH_NAME, SPEEDS_NAME, compile_graph
 from labelmill.model.engines.torch_engine import PixelsToLogits
 
@@ -51,7 +52,8 @@ def graph_of(module: PixelsToLogits, image_size_px: int) -> ov.Model:
     example = torch.zeros(2, *shape, dtype=torch.uint8)
     # torchvision's transformers would leave a fused operator that OpenVINO does not know.
     torch.backends.mha.set_fastpath_enabled(False)
-    return ov.convert_model(module, example_input=example, input=[(-1, *shape)])
+    with untold():
+        return ov.convert_model(module, example_input=example, input=[(-1, *shape)])
 
 
 def _compare(module: PixelsToLogits, graph: Path, shape: tuple[int, int, int]) -> None:
