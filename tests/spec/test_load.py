@@ -309,11 +309,7 @@ def test_overrides_replace_add_and_are_named_in_errors(write):
     assert (
         refusal(path, "optimise.epochs=3") == "--set optimise.epochs: optimise: no such field: did you mean optimize?"
     )
-    assert (
-        refusal(path, "optimize={epochs: 0}")
-        .splitlines()[1]
-        .startswith("  --set optimize: optimize.batch_size: required")
-    )
+    assert refusal(path, "workers={cpus: 0}").splitlines()[1].startswith("  --set workers: workers.count: required")
     assert refusal(path, "epochs") == "--set epochs: expected path.to.field=value, such as optimize.epochs=3"
     assert (
         refusal(path, "name.x=1")

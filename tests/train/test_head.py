@@ -10,7 +10,7 @@ def clusters(num_each: int = 30, spread: float = 1.0, seed: int = 0) -> Seen:
     """Three labels, one each, whose features lie around three points; one feature is large, one never changes."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.arange(3).repeat_interleave(num_each)
-    centres = torch.tensor([[3.0, 0, 0, 0], [0, 3.0, 0, 0], [0, 0, 3.0, 0]])
+    centres = torch.tensor([[4.0, 0, 0, 0], [0, 4.0, 0, 0], [0, 0, 4.0, 0]])
     features = centres[labels] + spread * torch.randn(len(labels), 4, generator=generator)
     features[:, 3] *= 1000
     features = torch.cat([features, torch.full((len(labels), 1), 7.0)], dim=1)

@@ -7,6 +7,7 @@ small network gets what a large one gets.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import simplejpeg
@@ -50,5 +51,5 @@ def corrupted(pixels_hwc: Pixels, name: str, strength: int, rng: np.random.Gener
             return _pixels(pixels_hwc + amount * 255)
 
 
-def _pixels(values: NDArray[np.float64]) -> Pixels:
+def _pixels(values: NDArray[np.floating[Any]]) -> Pixels:
     return values.round().clip(0, 255).astype(np.uint8)

@@ -8,8 +8,10 @@ import sys
 
 import timm
 import torch
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from labelmill.errors import SpecError
 from labelmill.model.network import architecture_names, build_network, default_preprocessing
 from labelmill.spec import Architecture
 
@@ -21,10 +23,9 @@ _NUM_LOGITS = 1000
 def describe_architecture(name: str) -> Architecture:
     """Parameters, side in pixels, multiply-adds of one picture's forward pass; whether there are weights to fetch."""
     size_px = default_preprocessing(name).image_size_px
-    with torch.device("meta"):
-        network = build_network(name, _NUM_LOGITS).eval()
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
-            network(torch.empty(1, 3, size_px, size_px))
+    network = _network(name)
+    with torch.device("meta"), FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(torch.empty(1, 3, size_px, size_px))
     source, _, model = name.partition("/")
     return Architecture(
         name=name,
@@ -33,6 +34,15 @@ def describe_architecture(name: str) -> Architecture:
         num_multiply_adds=counter.get_total_flops() // 2,
         pretrained=source == "torchvision" or timm.is_model_pretrained(model),
     )
+
+
+def _network(name: str) -> nn.Module:
+    try:
+        with torch.device("meta"):
+            network = build_network(name, _NUM_LOGITS)
+    except SpecError:  # some reckon their widths with tensors (torchvision's RegNet)
+        network = build_network(name, _NUM_LOGITS).to("meta")
+    return network.eval().requires_grad_(False)
 
 
 def main() -> None:

@@ -97,11 +97,11 @@ class _Trace(TorchFunctionMode):
         self._at_head = False
 
     def __enter__(self) -> "_Trace":
-        super().__enter__()
+        super().__enter__()  # type: ignore[no-untyped-call]  # torch has no types here
         return self
 
     def __exit__(self, *error: object) -> None:
-        super().__exit__(*error)
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
         self._forget()  # or the pass's memory stayed until the next
 
     def follow(self, network: nn.Module) -> None:
@@ -156,11 +156,11 @@ class _Trace(TorchFunctionMode):
 
 def _attend(module: nn.MultiheadAttention, inputs: tuple[Tensor, ...], output: Any) -> tuple[Tensor, None]:
     """torch's own attention layer of a transformer, over one sequence, by the function that the trace sees."""
-    heads = (
-        part.unflatten(-1, (module.num_heads, -1)).transpose(1, 2)
+    query, key, value = (
+        part.reshape(*part.shape[:2], module.num_heads, -1).transpose(1, 2)
         for part in F.linear(inputs[0], module.in_proj_weight, module.in_proj_bias).chunk(3, dim=-1)
     )
-    attended = F.scaled_dot_product_attention(*heads).transpose(1, 2).flatten(2)
+    attended = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
     return module.out_proj(attended), None
 
 
@@ -176,7 +176,7 @@ def _as_map(output: Tensor) -> Tensor | None:
             return output[0].permute(2, 0, 1)
         case (count, _):
             side = math.isqrt(count)
-            return output[0, count - side * side :].unflatten(0, (side, side)).permute(2, 0, 1)
+            return output[0, count - side * side :].reshape(side, side, -1).permute(2, 0, 1)
     return None
 
 
@@ -206,7 +206,7 @@ def _roll_out(logit: Tensor, attentions: Sequence[Tensor], num_prefix_tokens: in
     for attention, gradient in zip(reversed(same), reversed(gradients), strict=True):
         relevance = relevance + relevance @ (attention * gradient)[0].detach().relu().mean(dim=0)
     side = math.isqrt(len(relevance) - num_prefix_tokens)
-    places = relevance[len(relevance) - side * side :].unflatten(0, (side, side))
+    places = relevance[len(relevance) - side * side :].reshape(side, side)
     return places - places.min()
 
 

@@ -95,7 +95,7 @@ class _PixelsToConfidences(nn.Module):
         self._exclusive = bundle.task == "multi_class"
 
     def forward(self, pixels_bhwc: Tensor) -> Tensor:
-        logits = self.logits(pixels_bhwc) * self.slopes + self.intercepts
+        logits: Tensor = self.logits(pixels_bhwc) * self.slopes + self.intercepts
         return logits.softmax(dim=1) if self._exclusive else logits.sigmoid()
 
 

@@ -12,33 +12,37 @@ from typing import Any
 
 import timm
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from torchvision import models as torchvision_models
 
 from labelmill.errors import SpecError, UnavailableError, first_line
 from labelmill.model.bundle import cache_folder
 
-__all__ = ["create_pretrained", "fetch_torchvision_state"]
+__all__ = ["create_pretrained", "fetch_torchvision_state", "placed_file"]
 
 
 def create_pretrained(name: str, **arguments: Any) -> nn.Module:
     """timm's network with timm's weights, through timm's own loading: other sizes, heads and label offsets included.
 
-    SpecError: it has none, or the placed file is not what it should be. UnavailableError: the hub cannot be reached.
+    SpecError: it has none. UnavailableError: the hub cannot be reached.
     """
     if not timm.is_model_pretrained(name):
         raise SpecError(f"timm has no pretrained weights for {name!r}: write weights: scratch or <path>.safetensors.")
     config = timm.get_pretrained_cfg(name)
-    place = cache_folder() / "pretrained" / "timm" / f"{config.architecture}.{config.tag}.safetensors"
-    # custom_load is how timm reads a foreign file of the hub; a placed one is safetensors.
-    overlay = {"file": str(place), "custom_load": False} if place.is_file() else None
-    source = config.hf_hub_id or config.url
-    address = f"https://huggingface.co/{source}/resolve/main/model.safetensors" if config.hf_hub_id else source
-    with _errors(f"timm/{name}", address, place):
-        network = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **arguments)
+    address = config.url
+    if config.hf_hub_id:
+        address = f"https://huggingface.co/{config.hf_hub_id}/resolve/main/model.safetensors"
+    with _errors(f"timm/{name}", address, placed_file(name)):
+        network = timm.create_model(name, pretrained=True, **arguments)
     assert isinstance(network, nn.Module)
     return network
+
+
+def placed_file(name: str) -> Path:
+    """Where the weights of timm's `name` may be placed by hand, as safetensors."""
+    config = timm.get_pretrained_cfg(name)
+    file = f"{config.architecture}.{config.tag}" if config else name
+    return cache_folder() / "pretrained" / "timm" / f"{file}.safetensors"
 
 
 def fetch_torchvision_state(name: str) -> dict[str, Tensor]:
@@ -54,7 +58,7 @@ def fetch_torchvision_state(name: str) -> dict[str, Tensor]:
 def _errors(architecture: str, address: str, place: Path) -> Iterator[None]:
     try:
         yield
-    except (SafetensorError, RuntimeError, KeyError, pickle.UnpicklingError, EOFError) as exc:
+    except (RuntimeError, pickle.UnpicklingError, EOFError) as exc:
         if not place.is_file():
             raise  # of the size that was asked for
         raise SpecError(

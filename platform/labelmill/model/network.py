@@ -24,7 +24,7 @@ from torchvision.models.vision_transformer import interpolate_embeddings
 from labelmill.errors import BundleError, SpecError, first_line
 from labelmill.images.transform import Preprocessing
 from labelmill.model.ensemble import Ensemble, ensemble_members
-from labelmill.model.hub import create_pretrained, fetch_torchvision_state
+from labelmill.model.hub import create_pretrained, fetch_torchvision_state, placed_file
 from labelmill.model.pruned import prune_channels, pruned_share
 
 __all__ = [
@@ -194,7 +194,9 @@ def _build_timm(
     if _timm_config(name).get("fixed_input_size"):
         arguments["img_size"] = size_px
     if weights == "pretrained":
-        return create_pretrained(name, **arguments)
+        if not (place := placed_file(name)).is_file():
+            return create_pretrained(name, **arguments)
+        weights = str(place)
     network = _as_module(timm.create_model(name, **arguments))
     if weights != "scratch":
         # By timm's convention a network's module has a function that fits a state to it (positions of another size).
@@ -273,6 +275,8 @@ def _read_state(path: str) -> dict[str, Tensor]:
 
 def _dry_run(network: nn.Module, size_px: int) -> None:
     """Run the network on shapes alone (no arithmetic): a size it cannot take is known here, not in a worker."""
+    if next(network.parameters()).is_meta:
+        return  # only looked at, by whoever made it on the device of that name
     was_training = network.training
     with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
         network.eval()(torch.empty(1, 3, size_px, size_px))

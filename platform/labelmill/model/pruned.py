@@ -92,7 +92,7 @@ class _Group:
         self.is_seen_elsewhere |= other.is_seen_elsewhere
 
 
-class _Tracer(fx.Tracer):  # type: ignore[misc]
+class _Tracer(fx.Tracer):
     """Looks into blocks, not into layers."""
 
     def is_leaf_module(self, module: nn.Module, name: str) -> bool:
@@ -209,12 +209,14 @@ def _importance(layers: dict[str, nn.Module], group: _Group) -> Tensor:
 
 def _rows(layer: nn.Module) -> Tensor:
     assert isinstance(layer.weight, Tensor)
-    return layer.weight.detach().flatten(1).norm(dim=1)
+    norms: Tensor = torch.linalg.vector_norm(layer.weight.detach().flatten(1), dim=1)
+    return norms
 
 
 def _columns(layer: nn.Module) -> Tensor:
     assert isinstance(layer.weight, Tensor)
-    return layer.weight.detach().transpose(0, 1).flatten(1).norm(dim=1)
+    norms: Tensor = torch.linalg.vector_norm(layer.weight.detach().transpose(0, 1).flatten(1), dim=1)
+    return norms
 
 
 @torch.no_grad()

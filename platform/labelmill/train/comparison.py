@@ -71,10 +71,21 @@ def compare(
     """Both bundles over the same labelled pictures, as they would label in bulk."""
     metric = METRIC_BY_TASK[before.task]
     labelers = [Labeler(bundle, engine, num_threads=1, max_pixels=max_pixels) for bundle in (before, after)]
-    values = [measure(labeler.bundle, answer(labeler, pictures))[metric] or 0.0 for labeler in labelers]
-    rates = pictures_per_s(labelers)
-    sizes = [_size_bytes(bundle) for bundle in (before, after)]
-    return Comparison(before.reference, metric, *values, len(pictures), *rates, *sizes)
+    value_before, value_after = (
+        float(measure(labeler.bundle, answer(labeler, pictures))[metric] or 0.0) for labeler in labelers
+    )
+    rate_before, rate_after = pictures_per_s(labelers)
+    return Comparison(
+        model=before.reference,
+        metric=metric,
+        before=value_before,
+        after=value_after,
+        num_pictures=len(pictures),
+        pictures_per_s_before=rate_before,
+        pictures_per_s_after=rate_after,
+        size_bytes_before=_size_bytes(before),
+        size_bytes_after=_size_bytes(after),
+    )
 
 
 def pictures_per_s(labelers: Sequence[Labeler]) -> list[float]:

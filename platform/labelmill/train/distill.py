@@ -70,7 +70,7 @@ def distance(task: str, logits: Tensor, confidences: Tensor) -> Tensor:
     if task == "multi_class":
         return functional.kl_div(logits.log_softmax(dim=1), confidences, reduction="sum")
     crossed = functional.binary_cross_entropy_with_logits(logits, confidences, reduction="none")
-    entropy = torch.special.entr(confidences) + torch.special.entr(1 - confidences)
+    entropy: Tensor = torch.special.entr(confidences) + torch.special.entr(1 - confidences)
     return (crossed - entropy).mean(dim=1).sum()
 
 

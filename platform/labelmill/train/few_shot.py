@@ -93,8 +93,8 @@ class _Backbone:
         assert self._last is not None
         layer = head_of(self._network)
         assert isinstance(layer, nn.Linear | nn.Conv2d)
-        fits = layer.bias is not None and layer.weight.numel() == head.weight.numel()
-        if fits:
+        fits = False
+        if layer.bias is not None and layer.weight.numel() == head.weight.numel():
             layer.weight.copy_(head.weight.view_as(layer.weight))
             layer.bias.copy_(head.bias)
             logits, features = (output.float().cpu() for output in self._module(self._last))

@@ -11,7 +11,7 @@ class Pauses:
     """A checkpoint is due `every_s` after the last one, by the first worker's clock.
 
     The workers meet to hear it, and each time agree on the step at which they meet next: half way to the moment when it
-    should be due. So there are about ten meetings between two checkpoints, however many steps there are.
+    should be due. So there are fewer than twenty meetings between two checkpoints, however many steps there are.
     """
 
     def __init__(self, team: Team, every_s: float) -> None:
@@ -32,6 +32,6 @@ class Pauses:
             return False
         elapsed_s = time.monotonic() - self._since_s
         steps_left = (self._every_s - elapsed_s) * self._num_steps / max(elapsed_s, 1e-9)
-        steps_left = self._team.gather(steps_left)[0]
+        steps_left = float(self._team.gather(steps_left)[0])
         self._meet_at = self._num_steps + max(1, int(steps_left / 2))
         return steps_left <= 0
