@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from labelmill.model.bundle import WEIGHTS_NAME, Bundle, BundleDraft
-from labelmill.model.network import build_network, default_preprocessing, save_weights
+from labelmill.model.network import build_network, default_preprocessing, head_of, save_weights
 from labelmill.model.registry import Registry
 
 
@@ -48,14 +48,14 @@ def make_draft(
 def spread_answers(network, image_size_px):
     """Scale the last layer so that answers differ from label to label and from picture to picture: an untrained network
     says the same to everything, and no test would see one answer mistaken for another."""
-    *_, last = (module for module in network.modules() if isinstance(module, torch.nn.Linear))
+    last = head_of(network)
     pixels = torch.randn(32, 3, 4, 4).repeat_interleave(image_size_px // 4, 2).repeat_interleave(image_size_px // 4, 3)
     if not last.weight.any():  # torchvision's transformers begin with a head of zeros
         last.weight.normal_()
     logits = network.eval()(pixels)
     scale = 2 / logits.std(dim=0).clamp(min=1e-6)
     last.bias.copy_((last.bias - logits.mean(dim=0)) * scale)
-    last.weight.mul_(scale[:, None])
+    last.weight.mul_(scale.view(-1, *[1] * (last.weight.ndim - 1)))
 
 
 def make_bundle(registry_uri, name="tiny", task="multi_label", labels=("cat", "dog", "eel"), seed=0, **draft) -> Bundle:

@@ -2,8 +2,6 @@
 
 import json
 import logging
-import os
-import signal
 import subprocess
 import sys
 import threading
@@ -69,12 +67,26 @@ def progress(folder: Path) -> tuple[int, int]:
     return 0, 0
 
 
-def wait_until(condition: Callable[[], bool], alive: Callable[[], bool], timeout_s: float = 240) -> None:
+def wait_until(condition: Callable[[], bool], ended: Callable[[], str | None], timeout_s: float = 400) -> None:
+    """`ended` says how the run ended, should it have."""
     deadline = time.monotonic() + timeout_s
     while not condition():
-        assert alive(), "the run ended by itself"
+        assert ended() is None, ended()
         assert time.monotonic() < deadline, "it took too long"
         time.sleep(0.02)
+
+
+def kill_within_the_second_epoch(command: list[str], folder: Path) -> None:
+    log = folder / "first.log"
+    with log.open("wb") as file:
+        first = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=file)
+    try:
+        wait_until(
+            lambda: is_within_the_second_epoch(folder), lambda: None if first.poll() is None else log.read_text()
+        )
+    finally:
+        first.kill()
+        first.wait()
 
 
 def is_within_the_second_epoch(folder: Path) -> bool:
@@ -94,7 +106,7 @@ def test_a_worker_killed_within_an_epoch_costs_the_steps_since_the_last_checkpoi
     tmp_path: Path, pictures: Path, undisturbed: Bundle, caplog: pytest.LogCaptureFixture
 ):
     def kill_one_worker() -> None:
-        wait_until(lambda: is_within_the_second_epoch(tmp_path), lambda: True)
+        wait_until(lambda: is_within_the_second_epoch(tmp_path), lambda: None)
         children = psutil.Process().children(recursive=True)
         next(child for child in children if "RayTrainWorker" in " ".join(child.cmdline())).kill()
 
@@ -117,12 +129,7 @@ def test_a_driver_killed_within_an_epoch_is_resumed_there_and_has_nothing_to_do_
     tmp_path: Path, pictures: Path, undisturbed: Bundle
 ):
     command = [sys.executable, "-c", PROGRAM, str(spec_file(pictures, tmp_path))]
-    first = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        wait_until(lambda: is_within_the_second_epoch(tmp_path), lambda: first.poll() is None)
-    finally:
-        os.kill(first.pid, signal.SIGKILL)
-        first.wait()
+    kill_within_the_second_epoch(command, tmp_path)
     second = subprocess.run(command, capture_output=True, text=True, check=False)
     assert second.returncode == 0, second.stderr
     resumed = next(line for line in second.stderr.splitlines() if "resuming after epoch " in line)
@@ -142,14 +149,7 @@ def test_a_driver_killed_within_an_epoch_is_resumed_there_and_has_nothing_to_do_
 def test_a_run_resumed_by_another_number_of_workers_ends_like_one_that_was_never_cut(
     tmp_path: Path, pictures: Path, undisturbed: Bundle
 ):
-    path = spec_file(pictures, tmp_path)
-    first = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, str(path)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    try:
-        wait_until(lambda: is_within_the_second_epoch(tmp_path), lambda: first.poll() is None)
-    finally:
-        os.kill(first.pid, signal.SIGKILL)
-        first.wait()
+    command = [sys.executable, "-c", PROGRAM, str(spec_file(pictures, tmp_path))]
+    kill_within_the_second_epoch(command, tmp_path)
     alone = spec_file(pictures, tmp_path, workers={"count": 1, "checkpoint_every_s": 0.3})
     assert_like(labelmill.train.run(load_spec(alone)).bundle, undisturbed)

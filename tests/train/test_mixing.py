@@ -9,6 +9,15 @@ from labelmill.train.loop import train
 from labelmill.train.mixing import mixed
 from train.runs import shapes_spec, started
 
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 LEVELS = torch.arange(6).float()
 PIXELS = LEVELS.view(6, 1, 1, 1).expand(6, 3, 20, 20).contiguous()  # picture n is n everywhere
 ONE_LABEL = torch.eye(6)
@@ -63,7 +72,8 @@ def test_with_both_each_takes_its_turn_and_a_seed_repeats_itself():
 
 
 def test_the_loop_tells_the_network_the_shares_and_measures_whole_labels(tmp_path):
-    course, state = started(shapes_spec(tmp_path, augment={"preset": "heavy"}, optimize={"epochs": 2, "batch_size": 8}))
+    optimize = {"epochs": 1, "batch_size": 8}
+    course, state = started(shapes_spec(tmp_path, 30, augment={"preset": "heavy"}, optimize=optimize))
     told = []
 
     def objective(logits, targets, pixels):

@@ -23,14 +23,21 @@ from labelmill.train.publication import check_threshold_labels, publish
 from train.runs import job_of, shapes_source, shapes_spec
 from train.shapes import LABELS
 
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("LABELMILL_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+RULES = {"min_recall": 1.0, "labels": {"red": {"value": 0.321}, "blue": {"min_precision": 1.0}}}
 
 
-def published(folder: Path, **changes: object):
+@pytest.fixture(scope="module", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LABELMILL_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+        yield
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory):
     """The bundle of an untrained network, and the set it was measured on."""
+    folder = tmp_path_factory.mktemp("published")
+    changes = {"thresholds": RULES, "robustness_pictures": 3}
     spec = shapes_spec(folder, num_pictures=120, **changes)
     _, training_set = job_of(spec)
     draft = make_draft(folder / "draft", labels=LABELS)
@@ -41,8 +48,8 @@ def published(folder: Path, **changes: object):
     return registry.resolve("shapes@1"), training_set
 
 
-def test_what_the_report_says_is_what_the_published_bundle_answers(tmp_path: Path):
-    bundle, training_set = published(tmp_path, robustness_pictures=3)
+def test_what_the_report_says_is_what_the_published_bundle_answers(published):
+    bundle, training_set = published
     answers = answer(Labeler(bundle), training_set.test)
     confidences = bundle.confidences(answers.logits)
     again = evaluate(bundle.task, bundle.labels, answers.targets, confidences, bundle.thresholds)
@@ -55,8 +62,8 @@ def test_what_the_report_says_is_what_the_published_bundle_answers(tmp_path: Pat
     assert evaluation["thresholds"] == list(bundle.thresholds)
 
 
-def test_a_bundle_is_calibrated_on_its_validation_pictures_unless_told_otherwise(tmp_path: Path):
-    bundle, training_set = published(tmp_path)
+def test_a_bundle_is_calibrated_on_its_validation_pictures(published):
+    bundle, training_set = published
     assert set(bundle.calibration) == {"slopes", "intercepts"}
     answers = answer(Labeler(bundle), training_set.validation)
     before, after = (
@@ -64,28 +71,19 @@ def test_a_bundle_is_calibrated_on_its_validation_pictures_unless_told_otherwise
         for found in (1 / (1 + np.exp(-answers.logits)), bundle.confidences(answers.logits))
     )
     assert after < before
-    plain, _ = published(tmp_path / "plain", calibration="none")
-    assert plain.calibration is None
-    evaluation = json.loads(plain.read_file("evaluation.json"))
-    assert evaluation["uncalibrated"] is None
 
 
-def test_thresholds_follow_the_rules_of_the_spec(tmp_path: Path):
-    rules = {"min_recall": 1.0, "labels": {"red": {"value": 0.321}}}
-    bundle, training_set = published(tmp_path, thresholds=rules)
-    thresholds = dict(zip(bundle.labels, bundle.thresholds, strict=True))
-    assert thresholds["red"] == 0.321
+def test_thresholds_follow_the_rules_of_the_spec_and_say_where_they_cannot(published):
+    bundle, training_set = published
+    blue, green, red = bundle.thresholds
+    assert red == 0.321
     answers = answer(Labeler(bundle), training_set.validation)
-    confidences = bundle.confidences(answers.logits)
-    for column in (0, 1):  # blue and green
-        assert (confidences[answers.targets[:, column] == 1, column] >= bundle.thresholds[column]).all()
-
-
-def test_a_precision_out_of_reach_is_among_the_findings(tmp_path: Path):
-    bundle, _ = published(tmp_path, thresholds={"min_precision": 1.0})
+    confidences, targets = bundle.confidences(answers.logits), answers.targets == 1
+    assert (confidences[targets[:, 1], 1] >= green).all()
+    given = confidences[:, 0] >= blue
     found = bundle.metrics["findings"]["thresholds"]
-    assert set(found) == {"without_positives", "precision_not_reached"}
-    assert set(found["precision_not_reached"]) <= set(LABELS)
+    assert found["precision_not_reached"] == ([] if targets[given, 0].all() else ["blue"])
+    assert found["without_positives"] == []
 
 
 def test_a_threshold_for_a_label_that_is_not_there_is_said_before_training(tmp_path: Path):

@@ -1,11 +1,17 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from labelmill.errors import DataError
+from labelmill.images.resize import resize_all
+from labelmill.images.transform import Preprocessing
 from labelmill.model.network import build_network
+from labelmill.train.loop import to_device
+from labelmill.train.resizing import resize_by_torch
 from labelmill.train.resolution import check_sides, training_side_px
+from pictures import scene
 from train.runs import shapes_spec, started
 
 CPU = torch.device("cpu")
@@ -48,8 +54,28 @@ def test_training_pictures_grow_and_validation_pictures_do_not(tmp_path):
 
 
 def test_a_network_of_one_size_is_refused_before_training(tmp_path):
-    spec = growing(tmp_path, "timm/test_vit", 64)
-    network = build_network("timm/test_vit", 3, "scratch", image_size_px=64)
-    with pytest.raises(DataError, match=r"begins with pictures of 32 px, and timm/test_vit takes none but 64 px"):
+    spec = growing(tmp_path, "timm/deit_tiny_patch16_224", 64)
+    network = build_network("timm/deit_tiny_patch16_224", 3, "scratch", image_size_px=64)
+    with pytest.raises(
+        DataError, match=r"begins with pictures of 32 px, and timm/deit_tiny_patch16_224 takes none but 64 px"
+    ):
         check_sides(spec, network, 64, CPU)
     assert network.training
+
+
+def test_torch_resizes_as_the_labeler_does():
+    pixels = scene(301, 190, seed=3)
+    for part in (pixels, pixels[7:150, 20:290], pixels[::-1], pixels.transpose(1, 0, 2)):
+        found, expected = resize_by_torch(part, 64), resize_all(part, 64)
+        assert (found.shape, found.dtype, found.flags.c_contiguous) == ((64, 64, 3), np.uint8, True)
+        assert np.abs(found.astype(int) - expected).mean() < 0.5
+        assert np.abs(found.astype(int) - expected).max() <= 3
+
+
+def test_the_device_gets_normalised_pixels_channels_last():
+    preprocessing = Preprocessing(8, 1.0, (0.1, 0.5, 0.9), (0.2, 0.3, 0.4))
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), dtype=np.uint8)
+    found, _ = to_device((pixels, np.zeros((2, 1), dtype=np.float32)), preprocessing, CPU)
+    expected = (pixels / 255 - np.array(preprocessing.mean)) / np.array(preprocessing.std)
+    np.testing.assert_allclose(found.numpy(), expected.transpose(0, 3, 1, 2), rtol=1e-4, atol=1e-5)
+    assert found.is_contiguous(memory_format=torch.channels_last)

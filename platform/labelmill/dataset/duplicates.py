@@ -11,8 +11,10 @@ from labelmill.dataset.survey import Survey
 
 __all__ = ["Duplicates", "connected", "find_duplicates", "near_pairs"]
 
-MAX_BITS = 6  # of 63
-MAX_COLOUR = 8.0  # levels of 255, in the mean over all parts
+# Looked at by eye on 12,000 pictures of CIFAR-10: all 21 pairs within both bounds show one thing, and beyond them begin
+# planes in one blue sky.
+MAX_BITS = 8  # of 63
+MAX_COLOUR = 15.0  # levels of 255, in the mean over all parts
 
 Pairs = NDArray[np.int64]  # [2, M]: places of two pictures each
 
@@ -50,9 +52,10 @@ def near_pairs(hashes: NDArray[np.uint64], max_bits: int) -> Iterator[Pairs]:
 
     Cut into `max_bits + k` blocks, two such hashes agree in at least k of them: so for each choice of k blocks only
     those are compared that agree there (Manku, Jain, Das Sarma, Detecting Near-Duplicates for Web Crawling, 2007). k
-    grows with the number of hashes, so that hardly any agree by chance.
+    grows with the number of hashes, so that only some eight agree by chance: fewer would take more choices to sort by.
     """
-    num_kept = next(k for k in range(1, 64) if 64 * k >= (max_bits + k) * np.log2(len(hashes) + 1))
+    num_bits = np.log2(len(hashes) + 1) - 3
+    num_kept = next(k for k in range(1, 64) if 64 * k >= (max_bits + k) * num_bits)
     edges = np.linspace(0, 64, max_bits + num_kept + 1).round().astype(int).tolist()
     blocks = [(1 << high) - (1 << low) for low, high in pairwise(edges)]
     for kept in combinations(blocks, num_kept):

@@ -41,9 +41,9 @@ class Findings:
 
 def inspect(spec: TrainSpec, training_set: TrainingSet) -> Findings:
     """Look for what the report should tell. UnavailableError: the store is down."""
-    content = {"rare_labels": _rare_labels(training_set), "sources": _sources(spec, training_set), "duplicates": None}
+    content: dict[str, Any] = {"rare_labels": _rare_labels(training_set), "sources": _sources(spec, training_set)}
     if spec.data.duplicates == "ignore":
-        return Findings(content)
+        return Findings(content | {"duplicates": None})
     everything = Examples.concatenated(
         [Examples(part.uris, part.etags, part.targets) for part in training_set.splits().values()]
     )
@@ -73,7 +73,7 @@ def _rare_labels(training_set: TrainingSet) -> list[dict[str, Any]]:
             len(rare),
             FEWEST_TO_MEASURE,
             split,
-            ", ".join(row["label"] for row in rare[:5]) + (", …" if len(rare) > 5 else ""),
+            ", ".join(str(row["label"]) for row in rare[:5]) + (", …" if len(rare) > 5 else ""),
         )
     return rare
 

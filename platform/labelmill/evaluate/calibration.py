@@ -115,7 +115,8 @@ def _newton_step(softened: Float, inputs: Float, slopes: Float, intercepts: Floa
 def _softened(truth: NDArray[np.bool_]) -> Float:
     positives = truth.sum(axis=0)
     negatives = len(truth) - positives
-    return np.where(truth, (positives + 1) / (positives + 2), 1 / (negatives + 2))
+    softened: Float = np.where(truth, (positives + 1) / (positives + 2), 1 / (negatives + 2))
+    return softened
 
 
 def _log_loss(softened: Float, logits: Float) -> Float:

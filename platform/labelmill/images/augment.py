@@ -16,6 +16,7 @@ from labelmill.images.decode import MAX_PIXELS, open_picture
 from labelmill.images.exif import Box
 from labelmill.images.geometry import Colour, moved
 from labelmill.images.policy import by_policy
+from labelmill.images.resize import Resize, resize_all
 from labelmill.images.transform import Preprocessing
 from labelmill.spec import Augment
 
@@ -34,6 +35,7 @@ def training_pixels(
     *,
     rng: np.random.Generator,
     max_pixels: int = MAX_PIXELS,
+    resize: Resize = resize_all,
 ) -> NDArray[np.uint8]:
     """A random part of the picture as uint8 [S, S, 3], RGB; the same pixels for the same state of `rng`.
 
@@ -42,8 +44,9 @@ def training_pixels(
     """
     picture = open_picture(data, max_pixels=max_pixels)
     box = training_box(picture.width_px, picture.height_px, augment.crop_scale, rng)
-    # As torchvision crops before it resizes; besides, the weights then depend on the box's size alone, and are known.
-    pixels_hwc = picture.crop(box, preprocessing.image_size_px, look_beyond=False)
+    # The crop before the resize, as in torchvision; its weights then depend on the box's size alone, and are kept.
+    part_hwc = picture.cut(box, preprocessing.image_size_px)
+    pixels_hwc = resize(part_hwc, preprocessing.image_size_px)
     red, green, blue = (round(255 * value) for value in preprocessing.mean)
     return np.ascontiguousarray(augmented(pixels_hwc, augment, (red, green, blue), rng))
 

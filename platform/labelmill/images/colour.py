@@ -48,7 +48,8 @@ def _saturation(factor: float) -> NDArray[np.float64]:
 def _hue(turn: float) -> NDArray[np.float64]:
     cosine, sine = math.cos(2 * math.pi * turn), math.sin(2 * math.pi * turn)
     # By a positive turn red becomes yellow and green, as in HSV.
-    return _FROM_YIQ @ np.array([[1, 0, 0], [0, cosine, sine], [0, -sine, cosine]]) @ _TO_YIQ
+    turned: NDArray[np.float64] = _FROM_YIQ @ np.array([[1, 0, 0], [0, cosine, sine], [0, -sine, cosine]]) @ _TO_YIQ
+    return turned
 
 
 def _mean(pixels_hwc: NDArray[np.uint8]) -> NDArray[np.float64]:

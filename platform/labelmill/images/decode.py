@@ -50,22 +50,36 @@ class OpenPicture:
     orientation: int
     read: Callable[[float], tuple[NDArray[np.uint8], float]]  # scale needed -> pixels as stored, and their true scale
 
-    def crop(self, box: Box, size_px: int, *, look_beyond: bool = True) -> NDArray[np.uint8]:
+    def crop(self, box: Box, size_px: int) -> NDArray[np.uint8]:
         """The part of the upright picture in `box`, in one bicubic resize: uint8 [size_px, size_px, 3].
 
-        A box may start and end between pixels. The filter looks beyond it where it may: then a crop and a resize in one
-        equal the resize and the crop one after the other, and else the crop and the resize.
+        A box may start and end between pixels.
         Raises UnreadableError where the pixels turn out to be damaged.
         """
+        stored_hwc, (left, top, right, bottom) = self._read(box, size_px)
+        pixels_hwc = resize(stored_hwc, (left, top, right, bottom), size_px)
+        return np.ascontiguousarray(upright(pixels_hwc, self.orientation))
+
+    def cut(self, box: Box, size_px: int) -> NDArray[np.uint8]:
+        """The pixels of the upright picture in `box`, enough of them for a resize to `size_px`: uint8 [H, W, 3].
+
+        Where a smaller version is enough, the pixels that the box touches.
+        Raises UnreadableError where the pixels turn out to be damaged.
+        """
+        stored_hwc, (left, top, right, bottom) = self._read(box, size_px)
+        part_hwc = stored_hwc[math.floor(top) : math.ceil(bottom), math.floor(left) : math.ceil(right)]
+        return upright(part_hwc, self.orientation)
+
+    def _read(self, box: Box, size_px: int) -> tuple[NDArray[np.uint8], Box]:
+        """Pixels as stored, at the scale that is needed, and the box within them."""
         left, top, right, bottom = box
         stored_hwc, scale = self.read(_COVER * size_px / min(right - left, bottom - top))
         # The true scale, not the ratio of sizes: a size is rounded up, and the ratio would shift the picture by up to
         # half a pixel.
-        part = [side * scale for side in stored_box(box, self.width_px, self.height_px, self.orientation)]
-        if not look_beyond:
-            stored_hwc, part = _cut_out(stored_hwc, part)
-        pixels_hwc = resize(stored_hwc, (part[0], part[1], part[2], part[3]), size_px)
-        return np.ascontiguousarray(upright(pixels_hwc, self.orientation))
+        left, top, right, bottom = (
+            side * scale for side in stored_box(box, self.width_px, self.height_px, self.orientation)
+        )
+        return stored_hwc, (left, top, right, bottom)
 
 
 def decode(data: bytes, *, min_side_px: int | None = None, max_pixels: int = MAX_PIXELS) -> Picture:
@@ -128,13 +142,6 @@ def _opened(
 ) -> OpenPicture:
     width_px, height_px = (height_px, width_px) if orientation >= 5 else (width_px, height_px)
     return OpenPicture(width_px, height_px, orientation, read)
-
-
-def _cut_out(pixels_hwc: NDArray[np.uint8], box: list[float]) -> tuple[NDArray[np.uint8], list[float]]:
-    """The pixels that a box touches, and the box within them."""
-    left, top = math.floor(box[0]), math.floor(box[1])
-    right, bottom = math.ceil(box[2]), math.ceil(box[3])
-    return pixels_hwc[top:bottom, left:right], [box[0] - left, box[1] - top, box[2] - left, box[3] - top]
 
 
 def _check_size(width_px: int, height_px: int, *, max_pixels: int) -> None:

@@ -8,6 +8,7 @@ scalar code; here each step is a small float32 matrix product, which numpy hands
 
 import math
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -16,7 +17,9 @@ from numpy.typing import NDArray
 
 from labelmill.images.exif import Box
 
-__all__ = ["resize"]
+__all__ = ["Resize", "resize", "resize_all"]
+
+Resize = Callable[[NDArray[np.uint8], int], NDArray[np.uint8]]  # [H, W, 3] and S to [S, S, 3]
 
 _A = -0.5
 _SUPPORT = 2.0
@@ -43,6 +46,11 @@ def resize(pixels_hwc: NDArray[np.uint8], box: Box, size_px: int) -> NDArray[np.
     np.clip(resized, 0, 255, out=resized)
     resized += 0.5
     return resized.astype(np.uint8).reshape(size_px, size_px, channels)
+
+
+def resize_all(pixels_hwc: NDArray[np.uint8], size_px: int) -> NDArray[np.uint8]:
+    """The whole picture as uint8 [size_px, size_px, channels]."""
+    return resize(pixels_hwc, (0, 0, pixels_hwc.shape[1], pixels_hwc.shape[0]), size_px)
 
 
 class _Room(threading.local):

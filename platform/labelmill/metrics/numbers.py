@@ -105,4 +105,6 @@ def _before(precision: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _ratio(part: NDArray[np.float64], whole: NDArray[np.float64] | NDArray[np.int64]) -> NDArray[np.float64]:
     """Part of a whole, NaN where there is none."""
-    return np.divide(part, whole, out=np.full(np.shape(part), np.nan), where=np.asarray(whole) > 0)
+    ratio: NDArray[np.float64] = np.full(np.shape(part), np.nan)
+    np.divide(part, whole, out=ratio, where=np.asarray(whole) > 0)
+    return ratio

@@ -47,10 +47,11 @@ def _binned(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Per bin: how many, the sum of their confidences, and how many are right."""
     bins = np.clip((scores * _NUM_BINS).astype(np.int64), 0, _NUM_BINS - 1)
-    counts, sums, rights = (
-        np.bincount(bins, weights=values, minlength=_NUM_BINS) for values in (np.ones(len(bins)), scores, truth)
+    counted, sums, rights = (
+        np.bincount(bins, weights=values, minlength=_NUM_BINS).astype(np.float64)
+        for values in (np.ones(len(bins)), scores, truth)
     )
-    return counts, sums, rights
+    return counted, sums, rights
 
 
 def _error(counts: NDArray[np.float64], sums: NDArray[np.float64], rights: NDArray[np.float64]) -> float:

@@ -209,12 +209,14 @@ def _importance(layers: dict[str, nn.Module], group: _Group) -> Tensor:
 
 def _rows(layer: nn.Module) -> Tensor:
     assert isinstance(layer.weight, Tensor)
-    return torch.linalg.vector_norm(layer.weight.detach().flatten(1), dim=1)
+    norms: Tensor = torch.linalg.vector_norm(layer.weight.detach().flatten(1), dim=1)
+    return norms
 
 
 def _columns(layer: nn.Module) -> Tensor:
     assert isinstance(layer.weight, Tensor)
-    return torch.linalg.vector_norm(layer.weight.detach().transpose(0, 1).flatten(1), dim=1)
+    norms: Tensor = torch.linalg.vector_norm(layer.weight.detach().transpose(0, 1).flatten(1), dim=1)
+    return norms
 
 
 @torch.no_grad()

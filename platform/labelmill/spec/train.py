@@ -156,7 +156,7 @@ class TrainSpec(Part):
     @model_validator(mode="after")
     def _positive_fits_the_task(self) -> Self:
         positive = self.data.positive
-        by_folders = any(data.labels == "folders" for data in (self.data, *self.data.sources))
+        by_folders = "folders" in (self.data.labels, *(source.labels for source in self.data.sources))
         if positive is not None and self.task != "binary":
             raise conflict("data.positive", f"only task binary has a positive label, and task is {self.task}")
         if positive is None and self.task == "binary" and by_folders:

@@ -56,7 +56,8 @@ class Interval(Part):
         value = math.exp(value) if self.scale == "log" else value
         whole = isinstance(self.min, int) and isinstance(self.max, int)
         # To the digits that a person would write: the report shows them, and they can be written into a spec.
-        return min(max(round(value) if whole else float(f"{value:.4g}"), self.min), self.max)
+        inside: float = min(max(round(value) if whole else float(f"{value:.4g}"), self.min), self.max)
+        return inside
 
 
 def _choices(value: Any) -> Any:

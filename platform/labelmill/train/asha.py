@@ -134,7 +134,7 @@ def _report(epoch: Epoch) -> None:
 def _num_neighbours(spec: TrainSpec, at_once: int) -> int:
     """How many trials this node may hold at once."""
     here = ray.get_runtime_context().get_node_id()
-    has = next((node["Resources"] for node in ray.nodes() if node["NodeID"] == here), {})
+    has: dict[str, float] = next((node["Resources"] for node in ray.nodes() if node["NodeID"] == here), {})
     room = [int(has.get("CPU", 1) / spec.workers.cpus)]
     if spec.workers.gpus:
         room.append(int(has.get("GPU", 1) / spec.workers.gpus))

@@ -28,6 +28,7 @@ from labelmill.images.augment import training_pixels
 from labelmill.images.transform import Preprocessing, evaluation_pixels
 from labelmill.spec import TrainSpec
 from labelmill.storage import read_pictures
+from labelmill.train.resizing import resize_by_torch
 from labelmill.train.resolution import training_side_px
 
 __all__ = ["Batch", "Feed", "Share", "check_unreadable"]
@@ -221,7 +222,9 @@ class Feed:
         spec = self._spec
         step, row = divmod(place, self._share.size)
         rng = np.random.default_rng([spec.optimize.seed, epoch, step, self._share.start + row])
-        return training_pixels(data, preprocessing, spec.augment, rng=rng, max_pixels=spec.max_pixels)
+        return training_pixels(
+            data, preprocessing, spec.augment, rng=rng, max_pixels=spec.max_pixels, resize=resize_by_torch
+        )
 
     def _plain(self, data: bytes) -> NDArray[np.uint8]:
         return evaluation_pixels(data, self._preprocessing, max_pixels=self._spec.max_pixels)[0]

@@ -32,6 +32,6 @@ class Pauses:
             return False
         elapsed_s = time.monotonic() - self._since_s
         steps_left = (self._every_s - elapsed_s) * self._num_steps / max(elapsed_s, 1e-9)
-        steps_left = self._team.gather(steps_left)[0]
+        steps_left = float(self._team.gather(steps_left)[0])
         self._meet_at = self._num_steps + max(1, int(steps_left / 2))
         return steps_left <= 0
