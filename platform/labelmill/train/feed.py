@@ -10,18 +10,15 @@ numpy let go of the interpreter while they work.
 """
 
 import os
-import queue
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import count, islice, pairwise
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from labelmill.ahead import ahead
 from labelmill.dataset import Examples
 from labelmill.errors import DataError, ImageError, LabelmillError, StorageError, UnavailableError
 from labelmill.images.augment import training_pixels
@@ -34,8 +31,6 @@ from labelmill.train.resolution import training_side_px
 __all__ = ["Batch", "Feed", "Share", "check_unreadable"]
 
 Batch = tuple[NDArray[np.uint8], NDArray[np.float32]]  # pixels [B, S, S, 3], targets [B, L]
-
-T = TypeVar("T")
 
 _NUM_BATCHES_AHEAD = 4
 _NUM_FETCHED_AT_ONCE = 64
@@ -133,14 +128,14 @@ class Feed:
             lambda data, place: self._augmented(data, preprocessing, epoch, skipped + place),
         )
         batches = _batches(decoded, self._train.targets, self._share.size, wanted)
-        return _ahead(batches, _NUM_BATCHES_AHEAD)
+        return ahead(batches, _NUM_BATCHES_AHEAD)
 
     def validation_batches(self) -> Iterator[Batch]:
         """This worker's validation pictures once, as they are labelled later; what cannot be read is left out."""
         order = iter(range(len(self._validation)))
         decoded = self._decoded(self._validation, order, lambda data, place: self._plain(data))
         batches = _batches(decoded, self._validation.targets, _VALIDATION_BATCH_SIZE, len(self._validation))
-        return _ahead(batches, _NUM_BATCHES_AHEAD)
+        return ahead(batches, _NUM_BATCHES_AHEAD)
 
     def _endless(self, epoch: int) -> Iterator[int]:
         """An order of this worker's pictures, again and again: full batches may want a few more than it owns."""
@@ -184,7 +179,7 @@ class Feed:
                 return exc
 
         with ThreadPoolExecutor(self._num_threads, thread_name_prefix="decode") as pool:
-            for fetched in _ahead(self._fetched(examples, order), 2):
+            for fetched in ahead(self._fetched(examples, order), 2):
                 for (index, _), pixels in zip(fetched, pool.map(attempt, fetched, places), strict=True):
                     if isinstance(pixels, LabelmillError):
                         self._note(examples.uris[index].as_py(), pixels)
@@ -250,40 +245,3 @@ def _batches(
             return
         indices, pixels = zip(*rows, strict=True)
         yield np.stack(pixels), targets[list(indices)].astype(np.float32)
-
-
-def _ahead(items: Iterator[T], depth: int) -> Iterator[T]:
-    """The same items, made by a thread of their own up to `depth` ahead; its error is raised here."""
-    ready: queue.Queue[T | _Ended] = queue.Queue(depth)
-    stopped = threading.Event()
-
-    def put(entry: T | _Ended) -> None:
-        while not stopped.is_set():
-            with suppress(queue.Full):
-                ready.put(entry, timeout=0.1)
-                return
-
-    def produce() -> None:
-        error: BaseException | None = None
-        try:
-            for item in items:
-                put(item)
-                if stopped.is_set():
-                    return
-        except BaseException as exc:  # noqa: BLE001 - it belongs to the thread that waits for the items
-            error = exc
-        put(_Ended(error))
-
-    threading.Thread(target=produce, daemon=True, name="ahead").start()
-    try:
-        while not isinstance(entry := ready.get(), _Ended):
-            yield entry
-        if entry.error is not None:
-            raise entry.error
-    finally:
-        stopped.set()
-
-
-@dataclass(frozen=True)
-class _Ended:
-    error: BaseException | None
