@@ -49,7 +49,7 @@ def picture(colour: tuple[int, int, int], rng: np.random.Generator) -> Image.Ima
 
 
 def recall_of_the_rare(folder: Path, seed: int, settings: Mapping[str, object]) -> float:
-    optimize = {"epochs": 6, "batch_size": 32, "learning_rate": 2e-3, "seed": seed, **settings}
+    optimize = {"epochs": 3, "batch_size": 32, "learning_rate": 2e-3, "seed": seed, **settings}
     source = shapes_source(folder) | {"task": "multi_class", "optimize": optimize}
     course, state = started(TrainSpec.model_validate(source))
     train(course, state, lambda state: None)
@@ -72,4 +72,4 @@ def test_each_remedy_finds_more_of_a_rare_label_than_the_plain_loss(tmp_path: Pa
     }
     print(f"plain {np.round(plain, 3)}", *(f"{name} {np.round(values, 3)}" for name, values in found.items()), sep="\n")
     for name, values in found.items():
-        assert np.mean(values) > np.mean(plain) + 0.05, name
+        assert np.mean(values) > np.mean(plain) + 0.1, name

@@ -18,10 +18,10 @@ NOT_OPTIONS = {"params", "lr", "weight_decay", "foreach", "fused", "capturable",
 
 def known_to_timm() -> str:
     """What spec/optimizers.txt should hold: name and options, but for those that want other libraries or a second
-    backward.
+    backward, and for kron, whose state holds that of Python's own dice.
     """
     lines = []
-    for name in sorted(list_optimizers(exclude_filters=["fused*", "bnb*"])):
+    for name in sorted(list_optimizers(exclude_filters=["fused*", "bnb*", "kron*"])):
         if not default_registry.get_optimizer_info(name).second_order:
             parameters = inspect.signature(get_optimizer_class(name, bind_defaults=False)).parameters
             lines.append(" ".join([name, *sorted(set(parameters) - NOT_OPTIONS)]))

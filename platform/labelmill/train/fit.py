@@ -66,15 +66,15 @@ def fit(job: Job, training_set: TrainingSet) -> None:
 
 
 def _attempt_until_done(job: Job, examples: object, watch: "_Watch") -> None:
-    failures_at: list[int] = []
+    failures_at: list[str] = []
     while (failure := _attempt(job, examples, watch)) is not None:
-        failures_at.append(watch.num_epochs)
-        if failures_at.count(watch.num_epochs) >= _MAX_FAILURES_WITHOUT_PROGRESS:
+        failures_at.append(watch.place)
+        if failures_at.count(watch.place) >= _MAX_FAILURES_WITHOUT_PROGRESS:
             raise ClusterError(
-                f"training workers failed {_MAX_FAILURES_WITHOUT_PROGRESS} times in epoch {watch.num_epochs + 1}: "
+                f"training workers failed {_MAX_FAILURES_WITHOUT_PROGRESS} times after {watch.place}: "
                 f"{last_line(failure)}. What was trained before is kept: run the same spec again to go on."
             ) from failure
-        logger.warning("a training worker was lost (%s); going on after epoch %d", last_line(failure), watch.num_epochs)
+        logger.warning("a training worker was lost (%s); going on after %s", last_line(failure), watch.place)
 
 
 class _Watch:

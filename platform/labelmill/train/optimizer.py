@@ -74,6 +74,8 @@ def write_state(state: Mapping[str, Any], path: Path) -> None:
             return [[key, outline(inner)] for key, inner in value.items()]  # keys may be numbers
         if isinstance(value, list | tuple):
             return {"list": [outline(inner) for inner in value]}
+        if isinstance(value, torch.dtype):
+            return {"dtype": str(value).removeprefix("torch.")}
         return value
 
     save_file(tensors, path, metadata={"outline": json.dumps(outline(state))})
@@ -88,6 +90,8 @@ def read_state(path: Path) -> dict[str, Any]:
                 return file.get_tensor(value)
             if isinstance(value, list):
                 return {key: filled(inner) for key, inner in value}
+            if isinstance(value, dict) and "dtype" in value:
+                return getattr(torch, value["dtype"])
             if isinstance(value, dict):
                 return [filled(inner) for inner in value["list"]]
             return value
