@@ -45,7 +45,7 @@ def make_draft(
 
 
 @torch.no_grad()
-def spread_answers(network, image_size_px):
+def spread_answers(network, image_size_px, deviation=2.0):
     """Scale the last layer so that answers differ from label to label and from picture to picture: an untrained network
     says the same to everything, and no test would see one answer mistaken for another."""
     last = head_of(network)
@@ -53,7 +53,7 @@ def spread_answers(network, image_size_px):
     if not last.weight.any():  # torchvision's transformers begin with a head of zeros
         last.weight.normal_()
     logits = network.eval()(pixels)
-    scale = 2 / logits.std(dim=0).clamp(min=1e-6)
+    scale = deviation / logits.std(dim=0).clamp(min=1e-6)
     last.bias.copy_((last.bias - logits.mean(dim=0)) * scale)
     last.weight.mul_(scale.view(-1, *[1] * (last.weight.ndim - 1)))
 

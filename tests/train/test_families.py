@@ -31,8 +31,8 @@ FAMILIES = [
             ("torchvision/vgg11", 32),
             ("timm/vgg11_bn", 32),
             ("torchvision/resnet18", 32),
-            ("torchvision/inception_v3", 75),
-            ("timm/inception_v3", 75),
+            ("torchvision/inception_v3", 80),
+            ("timm/inception_v3", 80),
             ("torchvision/googlenet", 32),
             ("torchvision/efficientnet_b0", 32),
             ("timm/efficientnet_b0", 32),
@@ -97,7 +97,8 @@ def train_a_step(folder: Path, architecture: str, image_size_px: int) -> State:
 
 def publish(folder: Path, state: State, architecture: str, image_size_px: int) -> Bundle:
     if isinstance(head_of(state.network), torch.nn.Linear):
-        spread_answers(state.network, image_size_px)
+        # Not by much: one step leaves a deep network's answers so close together that rounding would be spread, too.
+        spread_answers(state.network, image_size_px, deviation=0.3)
     (folder / "draft").mkdir()
     save_weights(state.network, folder / "draft" / WEIGHTS_NAME)
     draft = BundleDraft(
