@@ -104,17 +104,21 @@ def _labelmill(arguments: argparse.Namespace) -> Epoch:
 
     from labelmill.dataset import load_training_set
     from labelmill.images.transform import Preprocessing
+    from labelmill.train.allocator import keep_freed_memory
     from labelmill.train.feed import Feed, Share
     from labelmill.train.loop import to_device
 
+    keep_freed_memory()
     spec, preprocessing = _spec(arguments), Preprocessing(arguments.image_size, 1.0, _MEAN, _STD)
     training_set = load_training_set(spec)
+    share = Share.of(0, 1, arguments.batch_size)
     feed = Feed(
         spec,
         preprocessing,
         training_set.train,
         training_set.validation,
-        share=Share.of(0, 1, arguments.batch_size),
+        share=share,
+        rows=share.rows(len(training_set.train)),
         num_steps=len(training_set.train) // arguments.batch_size,
         num_pictures=training_set.num_pictures,
         num_threads=arguments.threads,

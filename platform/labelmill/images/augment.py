@@ -46,7 +46,9 @@ def training_pixels(
     box = training_box(picture.width_px, picture.height_px, augment.crop_scale, rng)
     # The crop before the resize, as in torchvision; its weights then depend on the box's size alone, and are kept.
     part_hwc = picture.cut(box, preprocessing.image_size_px)
-    pixels_hwc = resize(part_hwc, preprocessing.image_size_px)
+    mirror_x, mirror_y = rng.random(2) < 0.5
+    mirrored = bool(mirror_x and augment.flip != "none"), bool(mirror_y and augment.flip == "both")
+    pixels_hwc = resize(part_hwc, preprocessing.image_size_px, mirrored)
     red, green, blue = (round(255 * value) for value in preprocessing.mean)
     return np.ascontiguousarray(augmented(pixels_hwc, augment, (red, green, blue), rng))
 
@@ -54,12 +56,7 @@ def training_pixels(
 def augmented(
     pixels_hwc: NDArray[np.uint8], augment: Augment, ground: Colour, rng: np.random.Generator
 ) -> NDArray[np.uint8]:
-    """A square picture varied: mirrored, coloured, moved (`ground` is what shows beside it), and partly erased."""
-    mirror_x, mirror_y = rng.random(2) < 0.5
-    if mirror_x and augment.flip != "none":
-        pixels_hwc = pixels_hwc[:, ::-1]
-    if mirror_y and augment.flip == "both":
-        pixels_hwc = pixels_hwc[::-1]
+    """A square picture varied: coloured, moved (`ground` is what shows beside it), and partly erased."""
     pixels_hwc = varied_colours(pixels_hwc, augment, rng)
     if augment.rotate_deg or augment.shear_deg or augment.perspective or augment.policy != "none" or augment.blur:
         picture = by_policy(moved(Image.fromarray(pixels_hwc), augment, ground, rng), augment, ground, rng)

@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 
 from labelmill.images.exif import Box
 
-__all__ = ["Resize", "resize", "resize_all"]
+__all__ = ["Mirrored", "Resize", "resize", "resize_all"]
 
-Resize = Callable[[NDArray[np.uint8], int], NDArray[np.uint8]]  # [H, W, 3] and S to [S, S, 3]
+Mirrored = tuple[bool, bool]  # left to right, top to bottom
+Resize = Callable[[NDArray[np.uint8], int, Mirrored], NDArray[np.uint8]]  # [H, W, 3], S to [S, S, 3]
 
 _A = -0.5
 _SUPPORT = 2.0
@@ -48,9 +49,11 @@ def resize(pixels_hwc: NDArray[np.uint8], box: Box, size_px: int) -> NDArray[np.
     return resized.astype(np.uint8).reshape(size_px, size_px, channels)
 
 
-def resize_all(pixels_hwc: NDArray[np.uint8], size_px: int) -> NDArray[np.uint8]:
+def resize_all(pixels_hwc: NDArray[np.uint8], size_px: int, mirrored: Mirrored = (False, False)) -> NDArray[np.uint8]:
     """The whole picture as uint8 [size_px, size_px, channels]."""
-    return resize(pixels_hwc, (0, 0, pixels_hwc.shape[1], pixels_hwc.shape[0]), size_px)
+    resized = resize(pixels_hwc, (0, 0, pixels_hwc.shape[1], pixels_hwc.shape[0]), size_px)
+    x, y = (-1 if mirror else 1 for mirror in mirrored)
+    return resized[::y, ::x]
 
 
 class _Room(threading.local):

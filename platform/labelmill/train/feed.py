@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from itertools import count, islice, pairwise
+from itertools import chain, count, islice, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,9 +31,11 @@ from labelmill.train.resolution import training_side_px
 __all__ = ["Batch", "Feed", "Share", "check_unreadable"]
 
 Batch = tuple[NDArray[np.uint8], NDArray[np.float32]]  # pixels [B, S, S, 3], targets [B, L]
+_Placed = tuple[tuple[int, bytes | StorageError], int]  # a picture's index, its bytes, and its place in the order
 
 _NUM_BATCHES_AHEAD = 4
 _NUM_FETCHED_AT_ONCE = 64
+_NUM_DECODED_AT_ONCE = 4  # by a thread: each time it hands some over costs as much as a small picture
 _VALIDATION_BATCH_SIZE = 64
 _ALONE_CACHE_BYTES = 2**30
 
@@ -169,8 +171,7 @@ class Feed:
         """(index, pixels) of the pictures that can be read; the others are noted. `decode` gets a place in `order`."""
         places = count()
 
-        def attempt(item: tuple[int, bytes | StorageError], place: int) -> NDArray[np.uint8] | LabelmillError:
-            _, data = item
+        def attempt(data: bytes | StorageError, place: int) -> NDArray[np.uint8] | LabelmillError:
             if isinstance(data, StorageError):
                 return data
             try:
@@ -178,9 +179,17 @@ class Feed:
             except ImageError as exc:
                 return exc
 
+        def attempts(some: Sequence[_Placed]) -> list[tuple[int, NDArray[np.uint8] | LabelmillError]]:
+            return [(index, attempt(data, place)) for (index, data), place in some]
+
         with ThreadPoolExecutor(self._num_threads, thread_name_prefix="decode") as pool:
             for fetched in ahead(self._fetched(examples, order), 2):
-                for (index, _), pixels in zip(fetched, pool.map(attempt, fetched, places), strict=True):
+                placed = list(zip(fetched, places, strict=False))
+                parts = [
+                    placed[start : start + _NUM_DECODED_AT_ONCE]
+                    for start in range(0, len(placed), _NUM_DECODED_AT_ONCE)
+                ]
+                for index, pixels in chain.from_iterable(pool.map(attempts, parts)):
                     if isinstance(pixels, LabelmillError):
                         self._note(examples.uris[index].as_py(), pixels)
                     else:

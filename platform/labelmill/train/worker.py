@@ -12,6 +12,7 @@ import ray.train.torch
 import torch
 
 from labelmill.dataset import Examples
+from labelmill.train.allocator import keep_freed_memory
 from labelmill.train.balance import oversampled
 from labelmill.train.distill import taught
 from labelmill.train.feed import Feed, Share
@@ -62,6 +63,8 @@ def take_part(
     """
     num_cores = _num_cores() // num_neighbours
     torch.set_num_threads(max(1, num_cores))
+    if team.device.type == "cpu":
+        keep_freed_memory()
     state = start_state(job, team)
     check_sides(job.spec, state.network, state.progress.preprocessing.image_size_px, team.device)
     feed = _feed(job, state, team, *examples, num_cores, num_neighbours)
