@@ -249,8 +249,14 @@ def _batches(
     decoded: Iterator[tuple[int, NDArray[np.uint8]]], targets: NDArray[np.uint8], size: int, num_pictures: int
 ) -> Iterator[Batch]:
     for start in range(0, num_pictures, size):
-        rows = list(islice(decoded, min(size, num_pictures - start)))
-        if not rows:
+        wanted = min(size, num_pictures - start)
+        pixels: NDArray[np.uint8] | None = None
+        indices: list[int] = []
+        for index, picture_hwc in islice(decoded, wanted):
+            # One by one, while they are in the cache: a batch of photographs is larger than that.
+            pixels = np.empty((wanted, *picture_hwc.shape), dtype=np.uint8) if pixels is None else pixels
+            pixels[len(indices)] = picture_hwc
+            indices.append(index)
+        if pixels is None:
             return
-        indices, pixels = zip(*rows, strict=True)
-        yield np.stack(pixels), targets[list(indices)].astype(np.float32)
+        yield pixels[: len(indices)], targets[indices].astype(np.float32)
