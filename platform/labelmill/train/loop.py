@@ -200,7 +200,7 @@ def to_device(batch: Batch, preprocessing: Preprocessing, device: torch.device) 
     pixels = torch.empty(rows.shape, device=device)
     # A few pictures at a time stay in a core's cache from uint8 to the end.
     at_once = len(rows) if device.type == "cuda" else max(1, _NUM_CACHED_VALUES // rows[0].numel())
-    for some, normalised in zip(rows.split(at_once), pixels.split(at_once), strict=True):
+    for some, normalised in zip(torch.split(rows, at_once), torch.split(pixels, at_once), strict=True):
         torch.addcmul(offset, some.float(), factor, out=normalised)
     return pixels.view(pixels_bhwc.shape).permute(0, 3, 1, 2), targets
 
