@@ -22,11 +22,12 @@ SETTINGS = {
 
 def main() -> None:
     os.environ.update(SETTINGS)
-    from ray.cluster_utils import Cluster
-
     with tempfile.TemporaryDirectory(prefix="lm-", ignore_cleanup_errors=True) as folder:  # short, for Ray's sockets
+        os.environ["RAY_TMPDIR"] = folder  # Ray notes the cluster's address there, too
+        from ray.cluster_utils import Cluster
+
         node = {"num_cpus": 1, "object_store_memory": 100 * 2**20, "node_ip_address": "127.0.0.1"}
-        head = node | {"include_dashboard": False, "temp_dir": folder}
+        head = node | {"include_dashboard": False}
         cluster = Cluster(initialize_head=True, head_node_args=head)
         second = cluster.add_node(**node)
         raylet = second.all_processes["raylet"][0].process.pid
