@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-__all__ = ["bars", "machine", "medians", "ratios", "table", "write_json", "write_plot", "write_results"]
+__all__ = ["bars", "command", "machine", "medians", "ratios", "table", "write_json", "write_plot", "write_results"]
 
 _PACKAGES = ("labelmill", "ray", "torch", "torchvision", "timm", "openvino", "pillow", "simplejpeg", "numpy", "pyarrow")
 _PEER_PACKAGES = ("daft", "pyspark", "ray", "torch", "torchvision", "timm", "pillow", "numpy", "pyarrow")
@@ -36,6 +36,12 @@ _TITLES = {
     "dataloader_compiled": "the same with torch.compile",
     "spark": "Spark, pandas UDF",
 }
+
+
+def command() -> str:
+    """How the benchmark was called. Of a path from the root the last two parts stay: the rest says where it ran."""
+    given = [str(Path(*Path(text).parts[-2:])) if text.startswith("/") else text for text in sys.argv[1:]]
+    return " ".join([Path(sys.argv[0]).name, *given])
 
 
 def machine(peers_python: str = sys.executable) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from account import machine, table, write_results
+from account import command, machine, table, write_results
 from field.contenders import Contender, Python, Settings, contender_environment, contenders, read_limit
 from field.trial import Trial
 from labelling import add_arguments, parser_for
@@ -135,7 +135,7 @@ def run(bench: Bench, taking_part: Sequence[Contender]) -> None:
     settings = {contender.name: best_settings(bench, contender) for contender in taking_part}
     about = {
         "benchmark": "bulk",
-        "command": " ".join(sys.argv),
+        "command": command(),
         "machine": machine(bench.python.peers),
         "architecture": arguments.architecture,
         "training": json.loads((bench.model / "training.json").read_text()),

@@ -10,12 +10,11 @@ import argparse
 import csv
 import os
 import statistics
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
-from account import machine, write_json
+from account import command, machine, write_json
 
 import labelmill.train
 from labelmill.spec import LoadedSpec, TrainSpec
@@ -41,7 +40,7 @@ def main() -> None:
     means = {name: statistics.fmean(run["accuracy"] for run in runs) for name, runs in students.items()}
     results = {
         "benchmark": "distilled",
-        "command": " ".join(sys.argv),
+        "command": command(),
         "machine": machine(),
         "student": arguments.student,
         "image_size_px": arguments.image_size_px,

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from account import bars, machine, write_json, write_plot
+from account import bars, command, machine, write_json, write_plot
 from store import many_pictures, unique_pictures
 
 Epoch = Callable[[int], Iterator[int]]  # number of the epoch -> sizes of its batches
@@ -48,7 +48,7 @@ def main() -> None:
     best = max((rate for name, rate in rates.items() if name.startswith("timm")), default=None)
     results = {
         "benchmark": "feed",
-        "command": " ".join(sys.argv),
+        "command": command(),
         "machine": machine(),
         "medians": medians,
         "cpu_over_best_timm": round(rates["labelmill"] / best, 3) if best and "labelmill" in rates else None,

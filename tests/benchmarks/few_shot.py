@@ -13,7 +13,6 @@ import argparse
 import csv
 import logging
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -22,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import yaml
-from account import bars, machine, write_json, write_plot
+from account import bars, command, machine, write_json, write_plot
 
 import labelmill.train
 from labelmill.model.bundle import Bundle
@@ -44,7 +43,7 @@ def main() -> None:
     accuracy = {approach: [each[approach]["accuracy"] for each in rounds] for approach in rounds[0]}
     results = {
         "benchmark": "few_shot",
-        "command": " ".join(sys.argv),
+        "command": command(),
         "machine": machine(),
         "architecture": arguments.architecture,
         "image_size_px": arguments.image_size,

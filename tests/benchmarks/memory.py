@@ -7,10 +7,9 @@ the peak memory of the whole process tree (sum of proportional set sizes, shared
 run, the rate of the last tenth of the pictures against the first tenth after warm-up (the pictures from 5% to 15%).
 """
 
-import sys
 from typing import Any
 
-from account import bars, machine, write_json, write_plot
+from account import bars, command, machine, write_json, write_plot
 from labelling import Labelling, add_arguments, parser_for
 from pace import rate_between
 
@@ -28,7 +27,7 @@ def main() -> None:
     last = rate_between(long["finished"], 0.9, 1.0)
     results: dict[str, Any] = {
         "benchmark": "memory",
-        "command": " ".join(sys.argv),
+        "command": command(),
         "machine": machine(),
         "architecture": arguments.architecture,
         "object_store_mib": arguments.object_store_mib,

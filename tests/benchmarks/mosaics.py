@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from account import bars, machine, write_json, write_plot
+from account import bars, command, machine, write_json, write_plot
 from measuring import measure as run_measured
 from PIL import Image
 
@@ -48,7 +48,7 @@ def main() -> None:
         for found in [trained(folder, loss, seed, arguments.epochs, arguments.architecture)]
     ]
     summary = _summary(runs)
-    about = {"benchmark": "mosaics", "command": " ".join(sys.argv), "machine": machine(), "mosaics": sizes}
+    about = {"benchmark": "mosaics", "command": command(), "machine": machine(), "mosaics": sizes}
     write_json(arguments.results / "mosaics.json", {**about, "summary": summary, "runs": runs})
     charts = {name: {key: row[name] for key, row in summary.items()} for name in ("macro_f1", "ece")}
     titles = {"macro_f1": "macro F1, mean of the seeds", "ece": "expected calibration error, mean of the seeds"}

@@ -11,13 +11,12 @@ import argparse
 import csv
 import os
 import statistics
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from account import machine, write_json
+from account import command, machine, write_json
 from trained import trained_network
 
 import labelmill.train
@@ -45,7 +44,7 @@ def main() -> None:
     found = bundle.metrics["findings"]["quantize"]
     results: dict[str, Any] = {
         "benchmark": "quantized",
-        "command": " ".join(sys.argv),
+        "command": command(),
         "machine": machine(),
         "architecture": arguments.architecture,
         "image_size_px": whole.preprocessing.image_size_px,

@@ -6,9 +6,7 @@ Runs `labelmill run` over --count pictures, ten times and a hundred times as man
 rate, the steady rate, CPU-seconds per 1,000 pictures and peak memory.
 """
 
-import sys
-
-from account import bars, machine, write_json, write_plot
+from account import bars, command, machine, write_json, write_plot
 from labelling import Labelling, add_arguments, parser_for
 from pace import rate_between
 
@@ -26,7 +24,7 @@ def main() -> None:
         runs.append(found)
         results = {
             "benchmark": "scale",
-            "command": " ".join(sys.argv),
+            "command": command(),
             "machine": machine(),
             "architecture": arguments.architecture,
             "object_store_mib": arguments.object_store_mib,

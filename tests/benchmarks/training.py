@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from account import bars, machine, write_json, write_plot
+from account import bars, command, machine, write_json, write_plot
 from measuring import measure
 
 from labelmill.model.registry import Registry
@@ -108,7 +108,7 @@ def main() -> None:
         print(json.dumps(run), flush=True)
     about = {
         "benchmark": "training",
-        "command": " ".join(sys.argv),
+        "command": command(),
         "machine": machine(),
         "recipe": bench.recipe,
         "pictures": {split: len(found) for split, found in bench.examples.items()},
