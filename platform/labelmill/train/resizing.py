@@ -1,4 +1,4 @@
-"""Resizing where torch is at hand: twice as fast as `images.resize`, whose result it gives to a level or two of 255.
+"""Resizing where torch is at hand: faster than `images.resize`, whose result it gives to a level or two of 255.
 
 Labelling, which imports no torch, keeps that one, and so do validation and evaluation, which see what labelling sees.
 """
