@@ -24,6 +24,12 @@ def test_any_box_and_size_agree_with_pillow(seed):
     assert difference.mean() < 0.1
 
 
+@pytest.mark.parametrize("size_px", [20, 80])
+def test_the_result_may_be_written_to(size_px):
+    """Or torch warns of each array that it is given."""
+    assert resize_all(scene(40, 30), size_px).flags.writeable
+
+
 def test_overshoot_is_clipped_not_wrapped():
     edge = np.zeros((32, 32, 3), dtype=np.uint8)
     edge[:, 16:] = 255

@@ -113,6 +113,7 @@ def test_an_overconfident_network_has_at_most_half_the_calibration_error_afterwa
 
 
 def learn_by_heart(draft: BundleDraft, examples: Examples) -> None:
+    torch.manual_seed(0)
     network = build_network(draft.architecture, len(draft.labels), image_size_px=32)
     load_weights(network, draft.folder / WEIGHTS_NAME)
     preprocessing = draft.preprocessing

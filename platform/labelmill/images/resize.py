@@ -54,7 +54,7 @@ def resize_all(pixels_hwc: NDArray[np.uint8], size_px: int, mirrored: Mirrored =
 
 def resize_by_pillow(pixels_hwc: NDArray[np.uint8], box: Box, size_px: int) -> NDArray[np.uint8]:
     resized = Image.fromarray(pixels_hwc).resize((size_px, size_px), Image.Resampling.BICUBIC, box=box)
-    return np.asarray(resized)
+    return np.array(resized)  # a copy, which may be written to
 
 
 if platform.machine() == "x86_64":
@@ -79,7 +79,7 @@ if platform.machine() == "x86_64":
         resized = ImageData(size_px, size_px, PixelType.U8x3)
         options = ResizeOptions(_BICUBIC, crop_box=CropBox(left, top, right - left, bottom - top))
         _own.resizer.resize(whole, resized, options)
-        return np.frombuffer(resized.get_buffer(), dtype=np.uint8).reshape(size_px, size_px, 3)
+        return np.frombuffer(resized.get_buffer(), dtype=np.uint8).reshape(size_px, size_px, 3).copy()
 
 else:
     _resize = resize_by_pillow
