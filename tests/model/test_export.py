@@ -53,7 +53,9 @@ def test_an_onnx_file_says_by_itself_what_it_takes_and_gives(tmp_path, calibrate
 
 @pytest.mark.long
 def test_a_graph_that_answers_otherwise_is_never_handed_over(tmp_path, calibrated, monkeypatch):
-    monkeypatch.setattr(export_module, "lines", lambda _, n: (np.ones(n), np.zeros(n)))  # forget the calibration
+    monkeypatch.setattr(
+        export_module, "lines", lambda _, n: (np.ones(n, "f4"), np.zeros(n, "f4"))
+    )  # forget the calibration
     with pytest.raises(BundleError, match=r"tiny@1 as openvino answers otherwise than the bundle: .* 0.001 is allowed"):
         export_bundle(calibrated, tmp_path / "out", "openvino")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["registry"]

@@ -131,7 +131,7 @@ def test_a_quantized_model_is_a_version_that_answers_in_integers(tmp_path: Path)
         Labeler(bundle, engine, num_threads=1, embeddings=True)._engine.forward(pixels)[1]
         for engine in ("openvino", "torch")
     ]
-    assert features[0].shape == features[1].shape and np.corrcoef(*map(np.ravel, features))[0, 1] > 0.98
+    assert features[0].shape == features[1].shape and np.corrcoef(*map(np.ravel, features))[0, 1] > 0.95
 
     assert run(tmp_path, "quantize", quantize={"model": "shapes@1", "num_pictures": 64}).promotion is None
 
