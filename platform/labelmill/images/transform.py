@@ -1,16 +1,15 @@
 """The one evaluation transform: validation, bulk, serving and evaluation all get their pixels here.
 
 Measured against Pillow and torchvision (full decode, Resize, CenterCrop) to 224 px, in pictures per CPU-second, on a
-busy 2-core container with AVX-512 (tests/benchmarks/decode.py):
+busy 2-core container with AVX2 (tests/benchmarks/decode.py):
 
-    200 photographs, mostly 500 x 375, crop 0.875   270 to 330 against 149 to 179: 1.7 to 1.9 times; difference 0.19
-    the same, crop 0.95                             255 to 320 against 145 to 190: 1.6 to 1.8 times; difference 0.18
-    4000 x 3000 baseline JPEG                       33 against 4.7: 6.9 times; difference 0.19
-    4000 x 3000 progressive JPEG                    7.9 against 3.3: 2.4 times; difference 0.19
+    200 photographs, mostly 500 x 375, crop 0.875   402 against 181: 2.2 times; mean absolute difference 0.20 of 255
+    the same, crop 0.95                             402 against 186: 2.2 times; difference 0.20
+    4000 x 3000 baseline JPEG                       36 against 4.4: 8.2 times; difference 0.26
+    4000 x 3000 progressive JPEG                    8.6 against 3.7: 2.3 times; difference 0.26
 
-Differences are mean absolute ones, in levels of 255. At 32 to 160 px, where smaller DCT scales come in, they are 0.2 to
-1.0. With the AVX2 kernels of OpenBLAS (OPENBLAS_CORETYPE=Haswell) the first line is 1.65 times. Of the 3 to 3.5 ms that
-a 500 x 375 photograph takes, 1.9 ms are libjpeg-turbo's.
+At 96 and 32 px, where smaller DCT scales come in, it is 2.4 and 2.5 times, with differences of 0.8 and 0.7. Of the 2.1
+to 2.5 ms that a 500 x 375 photograph takes, 1.6 ms are libjpeg-turbo's.
 """
 
 import math
