@@ -1,5 +1,6 @@
 """A published bundle from scratch, the same for the same seed."""
 
+import math
 import tempfile
 from pathlib import Path
 
@@ -45,15 +46,16 @@ def make_draft(
 
 
 @torch.no_grad()
-def spread_answers(network, image_size_px, deviation=2.0):
+def spread_answers(network, image_size_px, deviation=2.0, most=math.inf):
     """Scale the last layer so that answers differ from label to label and from picture to picture: an untrained network
-    says the same to everything, and no test would see one answer mistaken for another."""
+    says the same to everything, and no test would see one answer mistaken for another. By `most` at most, since it
+    spreads the rounding as well."""
     last = head_of(network)
     pixels = torch.randn(32, 3, 4, 4).repeat_interleave(image_size_px // 4, 2).repeat_interleave(image_size_px // 4, 3)
     if not last.weight.any():  # torchvision's transformers begin with a head of zeros
         last.weight.normal_()
     logits = network.eval()(pixels)
-    scale = deviation / logits.std(dim=0).clamp(min=1e-6)
+    scale = (deviation / logits.std(dim=0).clamp(min=1e-6)).clamp(max=most)
     last.bias.copy_((last.bias - logits.mean(dim=0)) * scale)
     last.weight.mul_(scale.view(-1, *[1] * (last.weight.ndim - 1)))
 

