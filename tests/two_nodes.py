@@ -1,5 +1,7 @@
 """A Ray cluster of two nodes on this machine, a core each, as a process of its own: it lasts until its stdin ends.
 
+With an argument the second node says that it has so many GPUs.
+
 Prints one line of JSON: the `address` for RAY_ADDRESS, and the process id of the second node's `raylet`.
 """
 
@@ -29,7 +31,7 @@ def main() -> None:
         node = {"num_cpus": 1, "object_store_memory": 100 * 2**20, "node_ip_address": "127.0.0.1"}
         head = node | {"include_dashboard": False}
         cluster = Cluster(initialize_head=True, head_node_args=head)
-        second = cluster.add_node(**node)
+        second = cluster.add_node(**node, num_gpus=int(sys.argv[1]) if sys.argv[1:] else 0)
         raylet = second.all_processes["raylet"][0].process.pid
         print(json.dumps({"address": cluster.address, "raylet": raylet}), flush=True)
         sys.stdin.read()

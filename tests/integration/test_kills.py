@@ -21,7 +21,12 @@ from promise import assert_the_promise
 from running import data_files, label_spec, labelmill, rows_of, start_labelmill, wait_for
 
 SEED = int(os.environ.get("LABELMILL_TEST_SEED", "1"))
-KILLS = {"driver": 12, "worker": 10, "raylet": 6}  # of each, in the long mode; the first of each in the short one
+KILLS = {
+    "driver": 12,
+    "worker": 10,
+    "raylet": 6,
+    "gpu": 4,
+}  # of each, in the long mode; the first of each in the short one
 FILES = 6  # that a run over the slow store writes
 
 
@@ -45,8 +50,11 @@ def moments():
 @pytest.mark.parametrize(("victim", "files", "delay_s"), list(moments()))
 def test_whatever_dies_each_picture_ends_as_one_row(tmp_path, registry, slow_store, victim, files, delay_s):
     table = tmp_path / "labels"
-    job = label_spec(tmp_path / "label.yaml", registry=registry, model="tiny@1", images=slow_store, output=table)
-    with _cluster() if victim == "raylet" else _own_ray() as (environ, raylet):
+    engine = "torch" if victim == "gpu" else "openvino"
+    places = {"registry": registry, "images": slow_store, "output": table}
+    job = label_spec(tmp_path / "label.yaml", model="tiny@1", engine=engine, **places)
+    clusters = {"raylet": _cluster(), "gpu": _cluster("1")}  # a GPU by name: what torch does there, it does on the CPU
+    with clusters.get(victim) or _own_ray() as (environ, raylet):
         run = start_labelmill("run", job, log=tmp_path / "log", **environ)
         try:
             assert wait_for(lambda: len(data_files(table)) >= files, run), (tmp_path / "log").read_text()
@@ -81,6 +89,9 @@ def _kill(victim, run, raylet):
         workers = [p for p in psutil.Process(run.pid).children(recursive=True) if p.name().startswith("ray::Worker")]
         assert workers
         random.Random(SEED).choice(workers).kill()
+    elif victim == "gpu":
+        [process] = [p for p in psutil.process_iter() if _name(p).startswith("ray::GpuProcess")]
+        process.kill()
     else:
         os.kill(raylet, signal.SIGKILL)
 
@@ -111,11 +122,10 @@ def _own_ray():
 
 
 @contextmanager
-def _cluster():
+def _cluster(*arguments):
     environ = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    cluster = subprocess.Popen(
-        [sys.executable, two_nodes.__file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environ
-    )
+    command = [sys.executable, two_nodes.__file__, *arguments]
+    cluster = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environ)
     try:
         nodes = json.loads(cluster.stdout.readline())
         yield {"RAY_ADDRESS": nodes["address"]} | two_nodes.SETTINGS, nodes["raylet"]

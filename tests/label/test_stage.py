@@ -13,8 +13,10 @@ from bundles import make_bundle
 from labelmill.errors import ClusterError
 from labelmill.label.plan import Todo
 from labelmill.label.stage import ChunkLabeler, Stage
+from labelmill.model.engines.torch_engine import TorchEngine, TorchOnGpu
 from labelmill.model.labeler import Labeler
 from labelmill.storage import open_store
+from pictures import jpeg_bytes
 
 
 def picture(seed, size=(60, 40)):
@@ -53,8 +55,6 @@ def stage(tmp_path, bundles):
         max_pixels=10**8,
         timeout_s=60,
         batch_size=5,
-        num_threads=1,
-        decode_threads=0,
         names_are_exclusive=True,
     )
 
@@ -129,6 +129,62 @@ def test_embeddings_are_the_features_that_the_last_layer_sees(stage, engine):
             said = powers / powers.sum() if bundle.task == "multi_class" else 1 / (1 + np.exp(-logits))
             kept = {pair["label"]: pair["confidence"] for pair in row["scores"]}
             np.testing.assert_allclose([kept[label] for label in bundle.labels], said, atol=5e-3)
+
+
+def test_pictures_that_a_gpu_decodes_get_the_rows_that_they_get_on_the_cores(stage, tmp_path):
+    images = open_store(str(tmp_path / "images"))
+    images.write("00.jpg", jpeg_bytes(60, 40, progressive=True))
+    items = pa.Table.from_batches(images.list()).sort_by("uri")
+    stage = replace(
+        stage, embeddings=True, engines=("torch", "torch"), todo=todo(tmp_path, items, [3] * 12, "000000004-test")
+    )
+    seen = []
+
+    class Watched(TorchOnGpu):  # on the CPU, as everything here
+        def forward(self, jpegs, sizes_bytes, pixels_bhwc):
+            seen.append((len(sizes_bytes), *map(len, pixels_bhwc)))
+            return super().forward(jpegs, sizes_bytes, pixels_bhwc)
+
+    def on_gpu(stage):
+        gpu = Watched([TorchEngine(bundle, embeddings=True) for bundle in stage.bundles])
+        return pq.read_table(f"{stage.output}/{ChunkLabeler(stage, gpu).label(0).file.path}").to_pylist()
+
+    _, expected = rows_of(stage)
+    assert_alike(on_gpu(replace(stage, run_id="000000002-test")), expected)
+    assert seen == [(4, 1, 1), (4, 0, 0), (2, 0, 0)]  # in batches of 5, one progressive and one that is no picture
+    seen.clear()
+    open_store(stage.todo.folder).write("attempts/00000000/1", b"")
+    assert_alike(on_gpu(replace(stage, run_id="000000003-test")), expected)
+    assert seen == [(0, 1, 1)] * 11  # after a death each alone, and decoded where it can be watched
+
+
+def test_pictures_that_a_gpu_cannot_decode_are_decoded_on_the_cores(stage):
+    class Refusing(TorchOnGpu):
+        def forward(self, jpegs, sizes_bytes, pixels_bhwc):
+            return None if sizes_bytes else super().forward(jpegs, sizes_bytes, pixels_bhwc)
+
+    stage = replace(stage, engines=("torch", "torch"))
+    _, expected = rows_of(stage)
+    refusing, stage = (
+        Refusing([TorchEngine(bundle) for bundle in stage.bundles]),
+        replace(stage, run_id="000000002-test"),
+    )
+    chunk = ChunkLabeler(stage, refusing).label(0)
+    assert_alike(pq.read_table(f"{stage.output}/{chunk.file.path}").to_pylist(), expected)
+
+
+def assert_alike(rows, expected):
+    assert [(row["uri"], row["bundle_digest"], row["status"]) for row in rows] == [
+        (row["uri"], row["bundle_digest"], row["status"]) for row in expected
+    ]
+    for row, wanted in zip(rows, expected, strict=True):
+        assert (row["error"], row["width_px"], row["height_px"]) == tuple(
+            wanted[name] for name in ("error", "width_px", "height_px")
+        )
+        for found, other in zip(row["scores"] or [], wanted["scores"] or [], strict=True):
+            assert found["label"] == other["label"]
+            assert found["confidence"] == pytest.approx(other["confidence"], abs=0.02)
+        assert (row["embedding"] is None) == (wanted["embedding"] is None)
 
 
 def test_chunk_that_kills_every_worker_ends_the_run_instead_of_going_on_for_ever(stage):

@@ -126,16 +126,18 @@ def test_batch_that_does_not_fit_into_memory_is_halved(tiny_bundle, monkeypatch)
     expected, _ = engine.forward(pixels)
     run, sizes = engine._run, []
 
-    def run_in_little_memory(pixels_bhwc):
-        sizes.append(len(pixels_bhwc))
-        if len(pixels_bhwc) > 2:
+    def run_in_little_memory(pixels):
+        sizes.append(len(pixels))
+        if len(pixels) > 2:
             raise torch.OutOfMemoryError
-        return run(pixels_bhwc)
+        return run(pixels)
 
     monkeypatch.setattr(engine, "_run", run_in_little_memory)
     found, _ = engine.forward(pixels)
     np.testing.assert_allclose(found, expected, atol=1e-5)
-    assert sizes == [7, 3, 1, 2, 4, 2, 2]
+    assert sizes == [7, 4, 2, 2, 2, 1]
+    engine.forward(pixels)
+    assert sizes[6:] == [2, 2, 2, 1]  # what was too much is not tried again
 
 
 LABEL_IN_A_CHILD = """

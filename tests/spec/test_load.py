@@ -58,7 +58,7 @@ def refusal(path, *overrides, environ=None):
 def test_each_kind_loads_with_its_defaults(write):
     label = load_spec(write(LABEL)).spec
     assert isinstance(label, LabelSpec)
-    assert (label.scores, label.engine, label.batch_size, label.max_pixels) == ("none", "auto", 32, 200_000_000)
+    assert (label.scores, label.engine, label.batch_size, label.max_pixels) == ("none", "auto", None, 200_000_000)
     serve = load_spec(write(SERVE)).spec
     assert isinstance(serve, ServeSpec)
     assert (serve.host, serve.port, serve.api_keys, serve.batch.max_size) == ("127.0.0.1", 8000, (), 16)

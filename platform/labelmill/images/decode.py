@@ -20,10 +20,10 @@ from labelmill.images.pillow import open_pillow, read_pillow
 from labelmill.images.resize import resize
 from labelmill.images.sniff import FORMATS, describe, sniff
 
-__all__ = ["MAX_PIXELS", "OpenPicture", "Picture", "decode", "open_picture", "sniff"]
+__all__ = ["COVER", "MAX_PIXELS", "OpenPicture", "Picture", "decode", "open_picture", "sniff"]
 
 MAX_PIXELS = 200_000_000
-_COVER = 1.5  # times the target that the decoded pixels must cover; below, the result drifts from a full decode
+COVER = 1.5  # times the target that the decoded pixels must cover; below, the result drifts from a full decode
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class OpenPicture:
     def _read(self, box: Box, size_px: int) -> tuple[NDArray[np.uint8], Box]:
         """Pixels as stored, at the scale that is needed, and the box within them."""
         left, top, right, bottom = box
-        stored_hwc, scale = self.read(_COVER * size_px / min(right - left, bottom - top))
+        stored_hwc, scale = self.read(COVER * size_px / min(right - left, bottom - top))
         # The true scale, not the ratio of sizes: a size is rounded up, and the ratio would shift the picture by up to
         # half a pixel.
         left, top, right, bottom = (

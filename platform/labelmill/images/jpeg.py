@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from labelmill.errors import UnreadableError
 from labelmill.images.exif import orientation_of
 
-__all__ = ["JpegHeader", "LeaveToPillow", "dct_scale", "open_jpeg", "read_jpeg"]
+__all__ = ["JpegHeader", "LeaveToPillow", "dct_scale", "is_whole", "open_jpeg", "read_jpeg"]
 
 # libjpeg-turbo has vector code for these scales only: at 5/8 to 7/8 it takes longer than at full size (measured: 1.2 to
 # 2 times).
 _SCALES = (1, 2, 4, 8)  # eighths
 _END_OF_IMAGE = b"\xff\xd9"
-_SOI, _TEM, _SOS, _APP1, _PROGRESSIVE = 0xD8, 0x01, 0xDA, 0xE1, 0xC2
+_SOI, _TEM, _SOS, _APP1, _BASELINE, _PROGRESSIVE = 0xD8, 0x01, 0xDA, 0xE1, 0xC0, 0xC2
 _MAX_SCANS = 500  # each scan passes over all pixels, and an empty one costs ten bytes; real encoders write 10 or so
 
 
@@ -36,6 +36,8 @@ class JpegHeader:
     height_px: int
     orientation: int
     four_inks: bool
+    scan_start: int  # the first byte of the first scan's entropy-coded data
+    plain: bool  # baseline, and three colours as cameras write them
 
 
 def open_jpeg(data: bytes) -> JpegHeader:
@@ -44,13 +46,39 @@ def open_jpeg(data: bytes) -> JpegHeader:
         height_px, width_px, colours, _ = simplejpeg.decode_jpeg_header(data)
     except ValueError as exc:
         raise LeaveToPillow(str(exc)) from exc
-    orientation = 1
-    for marker, segment in _segments(data):
-        if marker == _APP1 and orientation == 1 and segment.startswith(b"Exif\0\0"):
-            orientation = orientation_of(segment)
+    orientation, baseline = 1, False
+    scan_start = len(data)
+    for marker, start, end in _segments(data):
+        if marker == _APP1 and orientation == 1 and data.startswith(b"Exif\0\0", start):
+            orientation = orientation_of(data[start:end])
+        elif marker == _SOS:
+            scan_start = end
+        elif marker == _BASELINE:
+            baseline = True
         elif marker == _PROGRESSIVE and _num_scans(data) > _MAX_SCANS:
             raise UnreadableError(f"the jpeg has more than {_MAX_SCANS} scans, which only an attack needs")
-    return JpegHeader(width_px, height_px, orientation, four_inks=colours in ("CMYK", "YCCK"))
+    return JpegHeader(
+        width_px,
+        height_px,
+        orientation,
+        four_inks=colours in ("CMYK", "YCCK"),
+        scan_start=scan_start,
+        plain=baseline and colours == "YCbCr",
+    )
+
+
+def is_whole(data: bytes, header: JpegHeader) -> bool:
+    """Whether nothing but one scan follows the header, to the last byte, with no marker in it where none belongs and no
+    bytes that repeat: what is cut off, pasted together or has a hole in it is not whole. (Nor are some drawings in few
+    colours, whose scan repeats.)"""
+    if not data.endswith(_END_OF_IMAGE):
+        return False
+    scan = np.frombuffer(data, dtype=np.uint8, offset=header.scan_start)[:-1]
+    after_ff = scan[np.flatnonzero(scan[:-1] == 0xFF) + 1]
+    if scan[-1:] != 0xFF or np.any((after_ff != 0) & ((after_ff < 0xD0) | (after_ff > 0xD7))):
+        return False
+    words = np.frombuffer(data, dtype=np.uint64, count=(len(data) - header.scan_start) // 8, offset=header.scan_start)
+    return not np.any(words[1:] == words[:-1])
 
 
 def dct_scale(scale: float) -> int:
@@ -94,8 +122,8 @@ def _decode_again(data: bytes, wanted: dict[str, Any], reason: str, cause: Value
     raise LeaveToPillow(reason) from cause  # harmless padding, or a warning that Pillow's reader does not have
 
 
-def _segments(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Markers and contents before the first scan (ITU-T T.81, annex B)."""
+def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """Markers up to that of the first scan, and where their contents begin and end (ITU-T T.81, annex B)."""
     at = 2
     while at + 4 <= len(data) and data[at] == 0xFF:
         marker = data[at + 1]
@@ -105,10 +133,10 @@ def _segments(data: bytes) -> Iterator[tuple[int, bytes]]:
         if marker in (_TEM, _SOI) or 0xD0 <= marker <= 0xD7:  # these have no content
             at += 2
             continue
+        end = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+        yield marker, at + 4, end
         if marker == _SOS:
             return
-        end = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-        yield marker, data[at + 4 : end]
         at = end
 
 

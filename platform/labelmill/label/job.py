@@ -46,6 +46,7 @@ logger = logging.getLogger(__name__)
 _FIRST_COMMIT_S, _LAST_COMMIT_S = 5.0, 60.0
 _PROGRESS_S = 1.0
 _BUDGET_FROM = 200
+_BATCH_ON_CPU, _BATCH_ON_GPU = 32, 128  # nvJPEG on an H100: 13,400 pictures/s in batches of 32, 16,000 from 128 on
 # A table of a few thousand files opens in well under a second; a run of days writes many more.
 _COMPACT_EVERY_FILES = 1024
 
@@ -134,7 +135,7 @@ class _Run:
         self.clock.start_labelling(workers.count)
         self.receipt.engine = ", ".join(dict.fromkeys(stage.engines))
         self.receipt.workers, self.receipt.num_workers = str(workers), workers.count
-        self.receipt.cores, self.receipt.gpus = workers.count * workers.cpus, workers.count * workers.gpus
+        self.receipt.cores, self.receipt.gpus = workers.cores, workers.gpus
 
     def _plan(self) -> Todo:
         for key in self.aside.keys("runs/"):
@@ -183,9 +184,7 @@ class _Run:
             embeddings=spec.embeddings,
             max_pixels=spec.max_pixels,
             timeout_s=spec.timeout_s,
-            batch_size=spec.batch_size,
-            num_threads=int(workers.cpus),
-            decode_threads=int(workers.cpus) if workers.gpus else 0,
+            batch_size=spec.batch_size or (_BATCH_ON_GPU if workers.gpus else _BATCH_ON_CPU),
             names_are_exclusive=exclusive,
             receipt_pictures=spec.receipt_pictures,
         )

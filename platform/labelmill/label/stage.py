@@ -1,7 +1,8 @@
 """The one stage of a label job: a worker takes a chunk of the to-do list, and a finished data file comes out.
 
 Fetching, decoding and labelling share a process, one per core, so that no pixel ever crosses between processes; the
-next batches are fetched while one is decoded and labelled. What a worker returns is a few hundred bytes a chunk.
+next batches are fetched while one is decoded and labelled. What a worker returns is a few hundred bytes a chunk. Where
+there are GPUs, the JPEGs cross as they are, to the process that has one, and the networks' answers come back.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from labelmill.label.rows import make_rows
 from labelmill.label.samples import Sampler
 from labelmill.label.table import existing_data_file, put_data_file
 from labelmill.model.bundle import Bundle
-from labelmill.model.engines import EngineName
+from labelmill.model.engines import ElsewhereEngine, EngineName, Gpu
 from labelmill.model.labeler import Answer, Labeler, label_together
 from labelmill.storage import Traffic, num_retries, open_store, traffic
 
@@ -64,17 +65,17 @@ class Stage:
     max_pixels: int
     timeout_s: float  # for decoding and labelling one batch, or one picture where a batch took longer
     batch_size: int
-    num_threads: int
-    decode_threads: int
     names_are_exclusive: bool  # whether the store honours "write only if absent"
     receipt_pictures: int = 0  # small pictures of each label that the receipt wants to show
 
 
 class ChunkLabeler:
-    """A worker: the models are loaded once, then each call turns chunks into data files."""
+    """A worker: the models are loaded once, then each call turns chunks into data files. With `gpu` they are loaded
+    there, and the pictures that it can decode are left to it."""
 
-    def __init__(self, stage: Stage) -> None:
+    def __init__(self, stage: Stage, gpu: Gpu | None = None) -> None:
         self._stage = stage
+        self._gpu = gpu
         self._output = open_store(stage.output, timeout_s=_OUTPUT_TIMEOUT_S)
         self._labelers = [self._load(*pair) for pair in zip(stage.bundles, stage.engines, strict=True)]
         self._readers = ThreadPoolExecutor(_BATCHES_AHEAD, thread_name_prefix="read")
@@ -86,11 +87,10 @@ class ChunkLabeler:
         stage = self._stage
         return Labeler(
             bundle,
-            engine,
-            num_threads=stage.num_threads,
+            ElsewhereEngine(self._gpu) if self._gpu else engine,
+            num_threads=1,
             max_pixels=stage.max_pixels,
             batch_size=stage.batch_size,
-            decode_threads=stage.decode_threads,
             embeddings=stage.embeddings,
         )
 
@@ -196,16 +196,17 @@ class ChunkLabeler:
         for future in ahead:
             yield future.result()
 
-    def _label_fetched(self, fetched: Sequence[Fetched]) -> list[list[Answer]]:
+    def _label_fetched(self, fetched: Sequence[Fetched], *, on_cores: bool = False) -> list[list[Answer]]:
         """[models][fetched]"""
+        images = [item for item in fetched if isinstance(item, bytes)]
         with time_limit(self._stage.timeout_s):
-            labelled = label_together(self._labelers, [item for item in fetched if isinstance(item, bytes)])
+            labelled = label_together(self._labelers, images, on_cores=on_cores)
         return [_in_order(fetched, found) for found in labelled]
 
     def _label_carefully(self, fetched: Sequence[Fetched], trial: Trial) -> list[list[Answer]]:
         """The same, with an answer in the place of each picture that harms the process that decodes it; and each of the
         others with a time limit of its own."""
-        one_by_one = [self._label_fetched([_tried(item, trial)]) for item in fetched]
+        one_by_one = [self._label_fetched([_tried(item, trial)], on_cores=True) for item in fetched]
         return [[found for [found] in answers] for answers in zip(*one_by_one, strict=True)]
 
     def _trial(self) -> Trial:

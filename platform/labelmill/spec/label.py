@@ -160,7 +160,11 @@ class LabelSpec(Part):
         "above it the run stops and keeps what it committed.",
     )
     engine: Engine = "auto"
-    batch_size: Whole = Field(default=32, ge=1, le=4096, description="Pictures that the network sees at once.")
+    batch_size: Annotated[Whole, Field(ge=1, le=4096)] | None = Field(
+        default=None,
+        description="Pictures that a worker fetches, decodes and labels at once; left out, 32, and 128 with GPUs. How "
+        "many a network on a GPU sees at once is measured there.",
+    )
     max_pixels: MaxPixels = 200_000_000
     timeout_s: Number = Field(
         default=60,

@@ -2,6 +2,8 @@
 
 import logging
 import os
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import numpy as np
@@ -10,23 +12,64 @@ from numpy.typing import NDArray
 from labelmill.errors import BundleError
 from labelmill.model.bundle import Bundle
 
-__all__ = ["Engine", "EngineName", "choose_engine", "load_engine"]
+__all__ = ["ElsewhereEngine", "Engine", "EngineName", "Gpu", "Outputs", "choose_engine", "load_engine"]
 
 logger = logging.getLogger(__name__)
 
 EngineName = Literal["auto", "openvino", "torch"]
 
 
+Outputs = tuple[NDArray[np.float32], NDArray[np.float32] | None]
+"""Logits [B, labels]; and, from an engine that was loaded with `embeddings`, the pooled features [B, D] that the
+network's last layer sees."""
+
+
+class Gpu(Protocol):
+    """A GPU that shows pictures to the networks of one or several engines, and perhaps `decodes` them first."""
+
+    @property
+    def decodes(self) -> bool: ...
+
+    def forward(
+        self, jpegs: NDArray[np.uint8], sizes_bytes: Sequence[int], pixels_bhwc: Sequence[NDArray[np.uint8]]
+    ) -> list[Outputs] | None:
+        """Of each network: outputs for the JPEGs whose bytes stand one after another in `jpegs`, and then for the
+        pixels, one array a network, that were made elsewhere. None where a JPEG cannot be decoded there."""
+        ...
+
+
 class Engine(Protocol):
     """`name` and `precision` ("float32", "bfloat16", "int8") belong to what decides an answer."""
 
-    name: str
-    precision: str
+    @property
+    def name(self) -> str: ...
 
-    def forward(self, pixels_bhwc: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
-        """Logits [B, labels] of pixels [B, S, S, 3] as the bundle's preprocessing made them, any B; and, from an engine
-        that was loaded with `embeddings`, the pooled features [B, D] that the network's last layer sees."""
+    @property
+    def precision(self) -> str: ...
+
+    @property
+    def gpu(self) -> Gpu | None:
+        """Where the engine computes, if pictures can be decoded there too."""
         ...
+
+    def forward(self, pixels_bhwc: NDArray[np.uint8]) -> Outputs:
+        """Of pixels [B, S, S, 3] as the bundle's preprocessing made them, any B."""
+        ...
+
+
+@dataclass(frozen=True)
+class ElsewhereEngine:
+    """Stands for an engine that another process has loaded, on the GPU that it has."""
+
+    gpu: Gpu
+    precision: str = "bfloat16"
+    name: str = "torch"
+
+    def forward(self, pixels_bhwc: NDArray[np.uint8]) -> Outputs:
+        """Where that GPU has one network."""
+        outputs = self.gpu.forward(np.empty(0, np.uint8), [], [pixels_bhwc])
+        assert outputs is not None  # there was nothing to decode
+        return outputs[0]
 
 
 def choose_engine(bundle: Bundle) -> Literal["openvino", "torch"]:

@@ -47,6 +47,7 @@ class OpenVinoEngine:
     """One inference stream. With num_threads=1, one engine a core is the fastest way to run a machine full."""
 
     name = "openvino"
+    gpu = None
 
     def __init__(self, bundle: Bundle, *, num_threads: int | None = None, embeddings: bool = False) -> None:
         self.precision = "int8" if is_quantized(bundle) else "float32"
