@@ -130,6 +130,11 @@ def measure(arguments: argparse.Namespace, bundle: Bundle, registry: Path) -> di
         answers = labeler.label(batches[turn % len(batches)])
         return sum(answer.status == "ok" for answer in answers)
 
+    chosen, by_batch = engine._largest, {}
+    for size in (32, 64, 128, 256):
+        engine._largest = size
+        by_batch[str(size)] = rate(overlapped, seconds, max(arguments.threads))
+    engine._largest = chosen
     threads = {str(count): rate(overlapped, seconds, count) for count in arguments.threads}
     found: dict[str, Any] = {
         "pictures": len(images),
@@ -140,6 +145,7 @@ def measure(arguments: argparse.Namespace, bundle: Bundle, registry: Path) -> di
         "decode_alone": rate(decode_alone, seconds),
         "decode_and_resize_alone": rate(decode_and_resize, seconds),
         "overlapped": threads,
+        "overlapped_by_batch_of_the_network": by_batch,
         "one_process_from_bytes_to_answers": rate(whole, seconds, 4),
         "cores": len(os.sched_getaffinity(0)),
         "decode_on_the_cores": on_all_cores(registry, arguments),

@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 _SUPPORT = 2.0
 _AT_ONCE = 64
+_ALIGNED_PX = 64  # tensor cores want rows of whole lines
 
 
 def can_decode(device: torch.device) -> bool:
@@ -62,20 +63,26 @@ def _resized(pixels_chw: Sequence[Tensor], preprocessing: Preprocessing) -> Tens
     heights, widths = ([pixels.shape[axis] for pixels in pixels_chw] for axis in (1, 2))
     boxes = [evaluation_box(*size, preprocessing) for size in zip(widths, heights, strict=True)]
     lefts, tops, rights, bottoms = zip(*boxes, strict=True)
-    padded = torch.zeros(len(boxes), 3, max(heights), max(widths), dtype=dtype, device=device)
+    height_px, width_px = (-(-max(sides) // _ALIGNED_PX) * _ALIGNED_PX for sides in (heights, widths))
+    padded = torch.zeros(len(boxes), 3, height_px, width_px, dtype=dtype, device=device)
     for row, pixels in enumerate(pixels_chw):
         padded[row, :, : heights[row], : widths[row]].copy_(pixels)
-    across = _bands(lefts, rights, widths, preprocessing.image_size_px, device).to(dtype)
-    down = _bands(tops, bottoms, heights, preprocessing.image_size_px, device).to(dtype)
-    narrow = torch.bmm(padded.flatten(1, 2), across.transpose(1, 2)).view(len(boxes), 3, max(heights), -1)
+    across = _bands(lefts, rights, widths, width_px, preprocessing.image_size_px, device).to(dtype)
+    down = _bands(tops, bottoms, heights, height_px, preprocessing.image_size_px, device).to(dtype)
+    narrow = torch.bmm(padded.flatten(1, 2), across.transpose(1, 2)).view(len(boxes), 3, height_px, -1)
     resized = torch.matmul(down[:, None], narrow)
     return resized.round_().clamp_(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
 
 def _bands(
-    lows: Sequence[float], highs: Sequence[float], lengths: Sequence[int], size_px: int, device: torch.device
+    lows: Sequence[float],
+    highs: Sequence[float],
+    lengths: Sequence[int],
+    padded_px: int,
+    size_px: int,
+    device: torch.device,
 ) -> Tensor:
-    """[B, size_px, max(lengths)]: how much each pixel of a side adds to each of the `size_px` that it becomes, where
+    """[B, size_px, padded_px]: how much each pixel of a side adds to each of the `size_px` that it becomes, where
     those from `low` to `high` are kept."""
     low, high, length = torch.tensor([lows, highs, lengths], dtype=torch.float64).to(device).float()[:, :, None, None]
     scale = (high - low) / size_px
@@ -91,5 +98,5 @@ def _bands(
     weights = torch.where(distance < 1, near, torch.where(distance < _SUPPORT, far, 0.0))
     weights = torch.where((pixels >= 0) & (pixels < length), weights, 0.0)
     weights = weights / weights.sum(dim=2, keepdim=True)
-    bands = torch.zeros(len(lows), size_px, max(lengths), device=device)
-    return bands.scatter_add_(2, pixels.clamp(0, max(lengths) - 1).long(), weights)
+    bands = torch.zeros(len(lows), size_px, padded_px, device=device)
+    return bands.scatter_add_(2, pixels.clamp(0, padded_px - 1).long(), weights)

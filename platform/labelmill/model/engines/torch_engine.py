@@ -109,7 +109,7 @@ class TorchEngine:
         if self._device.type == "cuda":
             self._graphs = _Graphs(self._compute)
             self._take_bfloat16(bundle)
-            self._largest = self._fastest_batch_size()
+            self._largest = self._measured_batch_size()
             self.gpu = TorchOnGpu([self])
 
     def _take_bfloat16(self, bundle: Bundle) -> None:
@@ -131,7 +131,7 @@ class TorchEngine:
     def _shape(self) -> tuple[int, int, int]:
         return self._preprocessing.image_size_px, self._preprocessing.image_size_px, 3
 
-    def _fastest_batch_size(self) -> int:
+    def _measured_batch_size(self) -> int:
         """From 32 upwards, as long as twice as many pictures at once are clearly faster and fit."""
         best, best_rate = _BATCH_SIZES[0], 0.0
         for size in _BATCH_SIZES:
