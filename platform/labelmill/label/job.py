@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from labelmill.cluster import Resources, connect, count_gpus
 from labelmill.errors import FailureBudgetError, FencedError, SpecError, StorageError, TableError
@@ -30,14 +30,12 @@ from labelmill.label.samples import Sheet
 from labelmill.label.stage import Stage
 from labelmill.label.table import DataFile, LabelTable, TableWriter
 from labelmill.label.usage import TreeUsage, WorkersUsage
+from labelmill.label.workers import Workers, plan_workers
 from labelmill.model.bundle import Bundle
 from labelmill.model.engines import choose_engine
 from labelmill.model.registry import Registry
 from labelmill.spec import LabelSpec, LoadedSpec
 from labelmill.storage import Store, open_store, traffic
-
-if TYPE_CHECKING:
-    from labelmill.label.pipeline import Workers
 
 __all__ = ["run"]
 
@@ -114,7 +112,7 @@ class _Run:
             with self.clock.step("starting Ray"):
                 resources = until_the_end.enter_context(connect())
                 # Ray reads its settings when it is imported, and connect() makes them.
-                from labelmill.label.pipeline import label_chunks, plan_workers
+                from labelmill.label.pipeline import label_chunks
             workers = plan_workers(resources, self.spec.engine, todo.num_chunks)
             with self.clock.step("choosing the engine"):
                 stage = self._stage(todo, workers)
