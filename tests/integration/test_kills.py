@@ -21,12 +21,8 @@ from promise import assert_the_promise
 from running import data_files, label_spec, labelmill, rows_of, start_labelmill, wait_for
 
 SEED = int(os.environ.get("LABELMILL_TEST_SEED", "1"))
-KILLS = {
-    "driver": 12,
-    "worker": 10,
-    "raylet": 6,
-    "gpu": 4,
-}  # of each, in the long mode; the first of each in the short one
+# Of each, in the long mode; in the short one the first of each.
+KILLS = {"driver": 12, "worker": 10, "raylet": 6, "gpu": 4}
 FILES = 6  # that a run over the slow store writes
 
 

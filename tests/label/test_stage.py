@@ -165,11 +165,8 @@ def test_pictures_that_a_gpu_cannot_decode_are_decoded_on_the_cores(stage):
 
     stage = replace(stage, engines=("torch", "torch"))
     _, expected = rows_of(stage)
-    refusing, stage = (
-        Refusing([TorchEngine(bundle) for bundle in stage.bundles]),
-        replace(stage, run_id="000000002-test"),
-    )
-    chunk = ChunkLabeler(stage, refusing).label(0)
+    refusing = Refusing([TorchEngine(bundle) for bundle in stage.bundles])
+    chunk = ChunkLabeler(replace(stage, run_id="000000002-test"), refusing).label(0)
     assert_alike(pq.read_table(f"{stage.output}/{chunk.file.path}").to_pylist(), expected)
 
 

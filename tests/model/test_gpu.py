@@ -69,6 +69,9 @@ def left_to_the_cores():
         "with a hole in it": image[: scan + 60] + bytes(40) + image[scan + 100 :],
         "another header in the scan": image[: scan + 60] + image[:scan] + image[scan + 60 :],
         "two pictures": image + image,
+        "no scan": image[: scan + 14] + b"\xff\xd9",
+        "a scan too short for its pixels": image[: scan + 34] + b"\xff\xd9",
+        "garbage before the scan": image[:scan] + b"\0" + image[scan:],
     }
 
 
@@ -76,6 +79,11 @@ def left_to_the_cores():
 def test_what_a_gpu_decodes_otherwise_is_left_to_the_cores(kind):
     assert size_for_gpu(jpeg_bytes(120, 90), [PREPROCESSING], max_pixels=10**6) == (120, 90)
     assert size_for_gpu(left_to_the_cores()[kind], [PREPROCESSING], max_pixels=10**6) is None
+
+
+def test_no_damage_makes_the_screen_fail_instead_of_leaving_a_picture_to_the_cores():
+    taken = [size_for_gpu(data, [PREPROCESSING], max_pixels=10**6) for _, data in damaged.damaged(1, 2000)]
+    assert 0 < sum(size is not None for size in taken) < 2000 / 10
 
 
 def test_a_picture_that_cannot_be_decoded_is_no_pixels():

@@ -71,11 +71,14 @@ def is_whole(data: bytes, header: JpegHeader) -> bool:
     """Whether nothing but one scan follows the header, to the last byte, with no marker in it where none belongs and no
     bytes that repeat: what is cut off, pasted together or has a hole in it is not whole. (Nor are some drawings in few
     colours, whose scan repeats.)"""
-    if not data.endswith(_END_OF_IMAGE):
+    num_blocks = header.width_px * header.height_px // 64
+    scan_bytes = len(data) - header.scan_start - len(_END_OF_IMAGE)
+    # A block is two codes at least, one that it begins with and one that ends it.
+    if not data.endswith(_END_OF_IMAGE) or 8 * scan_bytes < 2 * max(1, num_blocks):
         return False
-    scan = np.frombuffer(data, dtype=np.uint8, offset=header.scan_start)[:-1]
+    scan = np.frombuffer(data, dtype=np.uint8, count=scan_bytes + 1, offset=header.scan_start)
     after_ff = scan[np.flatnonzero(scan[:-1] == 0xFF) + 1]
-    if scan[-1:] != 0xFF or np.any((after_ff != 0) & ((after_ff < 0xD0) | (after_ff > 0xD7))):
+    if np.any((after_ff != 0) & ((after_ff < 0xD0) | (after_ff > 0xD7))):
         return False
     words = np.frombuffer(data, dtype=np.uint64, count=(len(data) - header.scan_start) // 8, offset=header.scan_start)
     return not np.any(words[1:] == words[:-1])
