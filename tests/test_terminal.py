@@ -20,12 +20,15 @@ def on_a_terminal(monkeypatch):
 
     def run(speak):
         master, slave = pty.openpty()
+        written = b""
         with os.fdopen(slave, "w") as stream:
             speak(stream)
+            stream.write("\0")
             stream.flush()
-            written = os.read(master, 1_000_000).decode()
+            while not written.endswith(b"\0"):  # a terminal hands over what it was given in parts
+                written += os.read(master, 1_000_000)
         os.close(master)
-        return written
+        return written[:-1].decode()
 
     return run
 
