@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from labelmill.model.bundle import WEIGHTS_NAME, BundleDraft
+from labelmill.model.engines.openvino_engine import has_bfloat16
 from labelmill.model.network import default_preprocessing, save_weights
 from labelmill.model.registry import Registry
 
@@ -28,7 +29,7 @@ __all__ = ["reference_labels", "trained_network"]
 
 _SMALL_PX = 64
 _BATCH = 64
-_FULL_SIZE_SHARE = 0.25
+_FULL_SIZE_SHARE = 1.0
 _HELD_OUT = 10  # of the training pictures, each tenth
 
 
@@ -103,7 +104,8 @@ def _train(network: nn.Module, card: Card, pixels: Tensor, targets: Tensor, epoc
     for epoch in range(epochs + 1):
         size_px, end = (_SMALL_PX, len(targets_left)) if epoch < epochs else (card.image_size_px, at_full_size)
         for batch, wanted in _batches(pixels_left[:end], targets_left[:end]):
-            loss = functional.cross_entropy(network(normalize(batch, size_px)), wanted)
+            with torch.autocast("cpu", torch.bfloat16, enabled=has_bfloat16()):
+                loss = functional.cross_entropy(network(normalize(batch, size_px)), wanted)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

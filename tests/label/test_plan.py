@@ -117,6 +117,10 @@ def test_what_computed_the_answers_is_part_of_the_settings(tmp_path: Path) -> No
     assert digests["auto"][0] == digests["torch"][0] == digests["torch"][1] != digests["auto"][1]
     on_gpu = settings_digests(LabelSpec.model_validate(spec), [floats, integers], 1)
     assert on_gpu[0] == on_gpu[1] not in (*digests["auto"], *digests["torch"])
+    low, full = (LabelSpec.model_validate(spec | {"precision": name}) for name in ("bfloat16", "float32"))
+    assert settings_digests(low, [floats, integers], 0) == (on_gpu[0], digests["auto"][1])
+    assert settings_digests(low, [floats], 1) == on_gpu[:1]
+    assert settings_digests(full, [floats], 1) == settings_digests(full, [floats], 0) == digests["auto"][:1]
 
 
 def test_a_table_with_nothing_in_it_leaves_everything_to_do(night: Night) -> None:

@@ -13,6 +13,7 @@ from bundles import make_bundle
 from labelmill.errors import ClusterError
 from labelmill.label.plan import Todo
 from labelmill.label.stage import ChunkLabeler, Stage
+from labelmill.model.engines import openvino_engine
 from labelmill.model.engines.torch_engine import TorchEngine, TorchOnGpu
 from labelmill.model.labeler import Labeler
 from labelmill.storage import open_store
@@ -45,6 +46,7 @@ def stage(tmp_path, bundles):
     return Stage(
         bundles=bundles,
         engines=("openvino", "openvino"),
+        precision="auto",
         todo=todo(tmp_path, items, [3] * 12),
         output=str(tmp_path / "labels"),
         run_id="000000001-test",
@@ -101,6 +103,13 @@ def test_model_that_has_a_row_already_gets_no_second_one(stage, tmp_path):
     }
     assert [len(own) for own in by_model.values()] == [9, 9]
     assert items["uri"].to_pylist()[1] not in [row["uri"] for row in by_model[stage.bundles[0].digest]]
+
+
+def test_a_worker_computes_in_what_the_run_asks_for(stage, monkeypatch):
+    monkeypatch.setattr(openvino_engine, "_takes_bfloat16", lambda bundle, graph: True)
+    for asked, expected in (("auto", "float32"), ("float32", "float32"), ("bfloat16", "bfloat16")):
+        labelers = ChunkLabeler(replace(stage, precision=asked))._labelers
+        assert [labeler.precision for labeler in labelers] == [expected] * 2
 
 
 @pytest.mark.parametrize("engine", ["openvino", "torch"])

@@ -1,5 +1,4 @@
 import io
-import json
 import os
 import subprocess
 import sys
@@ -14,7 +13,6 @@ from bundles import make_bundle
 from labelmill.errors import BundleError
 from labelmill.model.engines import choose_engine, convert
 from labelmill.model.engines.child import child_environment, untold
-from labelmill.model.engines.openvino_engine import SPEEDS_NAME, converted_graph
 from labelmill.model.engines.torch_engine import PixelsToLogits, TorchEngine
 from labelmill.model.labeler import Answer, Labeler
 
@@ -102,15 +100,6 @@ def test_auto_takes_a_gpu_only_where_one_is_given(tiny_bundle, monkeypatch, give
     if given is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
     assert choose_engine(tiny_bundle) == engine
-
-
-def test_auto_takes_torch_where_it_was_clearly_faster(tiny_bundle, tmp_path, monkeypatch):
-    monkeypatch.setenv("LABELMILL_CACHE", str(tmp_path))
-    speeds = converted_graph(tiny_bundle).with_name(SPEEDS_NAME)
-    assert set(json.loads(speeds.read_text())) == {"openvino", "torch"}
-    for torch_speed, engine in ((110, "openvino"), (150, "torch")):
-        speeds.write_text(json.dumps({"openvino": 100, "torch": torch_speed}))
-        assert choose_engine(tiny_bundle) == engine
 
 
 def test_auto_takes_torch_for_a_network_that_openvino_cannot_take(tiny_bundle, tmp_path, monkeypatch, caplog):

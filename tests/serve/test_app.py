@@ -36,7 +36,8 @@ class Slow:
     """The real labeler, held back until `go`, and counting its passes."""
 
     def __init__(self, labeler: Labeler) -> None:
-        self._labeler, self.bundle, self.engine_name = labeler, labeler.bundle, labeler.engine_name
+        self._labeler, self.bundle = labeler, labeler.bundle
+        self.engine_name, self.precision = labeler.engine_name, labeler.precision
         self.go, self.sizes = threading.Event(), []
 
     def label(self, images):

@@ -59,7 +59,7 @@ def run(loaded: LoadedSpec) -> EvaluateResult:
     bundle = Registry(spec.registry).resolve(spec.model)
     examples = load_examples(spec.data.images, spec.data.labels, task=bundle.task, known=bundle.labels)
     cores = len(os.sched_getaffinity(0))
-    labeler = Labeler(bundle, spec.engine, max_pixels=spec.max_pixels, decode_threads=cores)
+    labeler = Labeler(bundle, spec.engine, precision=spec.precision, max_pixels=spec.max_pixels, decode_threads=cores)
     answers = answer(labeler, examples)
     _check_unreadable(spec, answers, len(examples))
     robustness = None

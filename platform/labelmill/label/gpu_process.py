@@ -52,7 +52,11 @@ class GpuProcess:
 
         with self._lock:
             if self._loaded is None:
-                engines = [TorchEngine(bundle, embeddings=self._stage.embeddings) for bundle in self._stage.bundles]
+                stage = self._stage
+                engines = [
+                    TorchEngine(bundle, precision=stage.precision, embeddings=stage.embeddings)
+                    for bundle in stage.bundles
+                ]
                 self._loaded = TorchOnGpu(engines)
             return self._loaded
 

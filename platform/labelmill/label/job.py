@@ -24,6 +24,7 @@ from labelmill.label.inventory import Inventory, open_inventory
 from labelmill.label.lease import Lease, hold_lease
 from labelmill.label.ledger import write_receipt
 from labelmill.label.plan import Todo, plan_todo, settings_digests
+from labelmill.label.precision import faster_in_bfloat16, precision_asked
 from labelmill.label.progress import show_progress
 from labelmill.label.receipt import Receipt
 from labelmill.label.samples import Sheet
@@ -88,7 +89,8 @@ class _Run:
         self.inventory = inventory
         self.writer = TableWriter(spec.output)
         self._small_files = 0
-        self.settings = settings_digests(spec, bundles, count_gpus())
+        num_gpus = count_gpus()
+        self.settings = settings_digests(spec, bundles, num_gpus)
         self.receipt = Receipt(
             run_id=self.writer.run_id,
             job=spec.name,
@@ -97,6 +99,7 @@ class _Run:
             table=self.writer.uri,
             images=inventory.describe,
             engine="",
+            precision=", ".join(dict.fromkeys(precision_asked(spec, bundle, num_gpus) for bundle in bundles)),
             spec=loaded.source,
         )
 
@@ -117,7 +120,9 @@ class _Run:
             with self.clock.step("choosing the engine"):
                 stage = self._stage(todo, workers)
             self._take_workers(workers, stage, resources)
-            logger.info("labelling by %s, %s", workers, self.receipt.engine)
+            logger.info("labelling by %s, %s in %s", workers, self.receipt.engine, self.receipt.precision)
+            if advice := faster_in_bfloat16(self.spec, self.bundles, stage.engines):
+                logger.info(advice)
             try:
                 self._label(label_chunks(stage, workers), todo)
             except BaseException:
@@ -173,6 +178,7 @@ class _Run:
         return Stage(
             bundles=tuple(self.bundles),
             engines=tuple(self._engine(bundle, workers) for bundle in self.bundles),
+            precision=spec.precision,
             todo=todo,
             output=self.writer.uri,
             run_id=self.writer.run_id,
@@ -192,7 +198,7 @@ class _Run:
         take is told of before they start."""
         if workers.gpus or self.spec.engine == "torch":
             return "torch"
-        if self.spec.engine == "auto" and choose_engine(bundle) == "torch":
+        if self.spec.engine == "auto" and choose_engine(bundle, self.spec.precision) == "torch":
             return "torch"
         from labelmill.model.engines.openvino_engine import converted_graph  # a run with nothing to do needs none
 

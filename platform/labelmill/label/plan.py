@@ -24,10 +24,10 @@ import pyarrow.parquet as pq
 
 from labelmill.ahead import ahead
 from labelmill.label.difference import TableKeys, Wanted, hashed, in_groups
+from labelmill.label.precision import precision_asked
 from labelmill.label.row import ITEM_SCHEMA
 from labelmill.label.table import LabelTable
 from labelmill.model.bundle import Bundle
-from labelmill.model.quantized import is_quantized
 from labelmill.spec import LabelSpec
 from labelmill.storage import LISTING_SCHEMA, Store, open_store
 
@@ -42,6 +42,7 @@ GONE_SCHEMA = LISTING_SCHEMA.append(pa.field("model", pa.int32()))
 _SHARD = "regexp_extract(uri, '(?is)^(.*?\\.(tar|parquet))#', 1)"
 _NEIGHBOURS = f'CASE WHEN "offset" IS NULL THEN uri ELSE {_SHARD} END, "offset", uri'
 _CHUNKS_A_PART = 16
+_DIGESTED = {"float32": "f32", "bfloat16": "bf16", "int8": "int8"}
 _MEMORY = "1GB"
 _PART_ROWS = 100_000
 
@@ -99,20 +100,14 @@ def settings_digests(spec: LabelSpec, bundles: Sequence[Bundle], num_gpus: int) 
             scores=spec.scores,
             embeddings=spec.embeddings,
             max_pixels=spec.max_pixels,
-            precision=_precision(bundle, spec.engine, num_gpus),
+            precision=_DIGESTED[precision_asked(spec, bundle, num_gpus)],
         )
         for bundle in bundles
     )
 
 
-def _precision(bundle: Bundle, engine: str, num_gpus: int) -> str:
-    if num_gpus and engine != "openvino":
-        return "bf16"
-    return "int8" if is_quantized(bundle) and engine != "torch" else "f32"
-
-
 def settings_digest(*, scores: str, embeddings: bool, max_pixels: int, precision: str) -> str:
-    """16 hex digits of what decides a row beside its picture and the bundle. Both engines answer in f32 alike."""
+    """16 hex digits of what decides a row beside its picture and the bundle. Both engines answer alike."""
     settings = {"embeddings": embeddings, "max_pixels": max_pixels, "precision": precision, "scores": scores}
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 

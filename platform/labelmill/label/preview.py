@@ -27,6 +27,7 @@ from labelmill.label.inventory import open_inventory
 from labelmill.label.ledger import last_receipts
 from labelmill.label.money import Cost, cost_of
 from labelmill.label.plan import Todo, plan_todo, settings_digests
+from labelmill.label.precision import faster_in_bfloat16
 from labelmill.label.rehearsal import SAMPLE_PICTURES, Rehearsal, rehearse
 from labelmill.label.table import LabelTable
 from labelmill.model.bundle import Bundle
@@ -186,6 +187,8 @@ def _predicted(
     labelling_s = todo.num_rows * sample.picture_s / workers if sample else 0.0
     if resources.gpus and spec.engine != "openvino":
         notes.append("the forward pass was measured on a CPU core; the cluster's GPUs will be faster")
+    elif sample and (advice := faster_in_bfloat16(spec, bundles, sample.engine.split(", "))):
+        notes.append(advice)
     startup_s = listing_s + (_start_s(spec.output) if sample else 0.0)
     wall_s = startup_s + labelling_s
     read = _bytes_of(todo)

@@ -32,6 +32,7 @@ class Receipt:
     table: str
     images: str
     engine: str
+    precision: str
     workers: str = ""
     num_workers: int = 0
     cores: float = 0.0  # that the workers held

@@ -218,7 +218,7 @@ def _account(receipt: Receipt) -> str:
     rows = [
         ["run", escape(receipt.run_id)],
         ["workers", escape(receipt.workers or "none")],
-        ["engine", escape(receipt.engine)],
+        ["engine", escape(f"{receipt.engine} in {receipt.precision}")],
         ["bundle", escape(receipt.bundle_digest)],
         ["pictures listed", f"{receipt.pictures_listed:,}"],
         ["CPU time", duration(receipt.cpu_s)],

@@ -39,6 +39,7 @@ class Rehearsal:
     statuses: dict[str, int]
     failures: list[dict[str, str]]  # status, uri, error
     engine: str
+    precision: str
     size_bytes: float
     fetch_s: float  # with as many in flight as a worker has
     decode_s: float
@@ -88,6 +89,7 @@ def rehearse(spec: LabelSpec, bundles: Sequence[Bundle], todo: Todo) -> Rehearsa
         statuses=dict(Counter(answer.status for _, answer in rows).most_common()),
         failures=[{"status": answer.status, "uri": uri, "error": answer.error or ""} for uri, answer in failed],
         engine=", ".join(dict.fromkeys(labeler.engine_name for labeler in labelers)),
+        precision=", ".join(dict.fromkeys(labeler.precision for labeler in labelers)),
         size_bytes=median(items["size_bytes"].drop_null().to_pylist() or [0]),
         fetch_s=fetch_s / items.num_rows,
         decode_s=median(decode_s or [0.0]),
@@ -99,10 +101,11 @@ def rehearse(spec: LabelSpec, bundles: Sequence[Bundle], todo: Todo) -> Rehearsa
 
 def _labeler(spec: LabelSpec, bundle: Bundle) -> Labeler:
     """As a worker on a CPU loads it."""
-    engine = choose_engine(bundle) if spec.engine == "auto" else spec.engine
+    engine = choose_engine(bundle, spec.precision) if spec.engine == "auto" else spec.engine
     return Labeler(
         bundle,
         engine,
+        precision=spec.precision,
         num_threads=1,
         max_pixels=spec.max_pixels,
         batch_size=_LABEL_AT_ONCE,

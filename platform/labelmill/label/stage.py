@@ -38,7 +38,7 @@ from labelmill.label.rows import make_rows
 from labelmill.label.samples import Sampler
 from labelmill.label.table import existing_data_file, put_data_file
 from labelmill.model.bundle import Bundle
-from labelmill.model.engines import ElsewhereEngine, EngineName, Gpu
+from labelmill.model.engines import ElsewhereEngine, EngineName, Gpu, PrecisionName
 from labelmill.model.labeler import Answer, Labeler, label_together
 from labelmill.storage import Traffic, num_retries, open_store, traffic
 
@@ -55,6 +55,7 @@ class Stage:
 
     bundles: tuple[Bundle, ...]
     engines: tuple[EngineName, ...]
+    precision: PrecisionName
     todo: Todo
     output: str
     run_id: str
@@ -87,7 +88,8 @@ class ChunkLabeler:
         stage = self._stage
         return Labeler(
             bundle,
-            ElsewhereEngine(self._gpu) if self._gpu else engine,
+            ElsewhereEngine(self._gpu, stage.precision) if self._gpu else engine,
+            precision=stage.precision,
             num_threads=1,
             max_pixels=stage.max_pixels,
             batch_size=stage.batch_size,

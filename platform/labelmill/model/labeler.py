@@ -14,7 +14,7 @@ from labelmill.images.decode import MAX_PIXELS
 from labelmill.images.screen import size_for_gpu
 from labelmill.images.transform import evaluation_views
 from labelmill.model.bundle import Bundle
-from labelmill.model.engines import Engine, EngineName, Gpu, Outputs, load_engine
+from labelmill.model.engines import Engine, EngineName, Gpu, Outputs, PrecisionName, load_engine
 
 __all__ = ["Answer", "Labeler", "label_together"]
 
@@ -50,6 +50,7 @@ class Labeler:
         bundle: Bundle,
         engine: EngineName | Engine = "auto",
         *,
+        precision: PrecisionName = "auto",
         num_threads: int | None = None,
         max_pixels: int = MAX_PIXELS,
         batch_size: int = 32,
@@ -58,7 +59,7 @@ class Labeler:
     ) -> None:
         self.bundle = bundle
         if isinstance(engine, str):
-            engine = load_engine(bundle, engine, num_threads=num_threads, embeddings=embeddings)
+            engine = load_engine(bundle, engine, precision=precision, num_threads=num_threads, embeddings=embeddings)
         self._engine: Engine = engine
         self._max_pixels = max_pixels
         self._batch_size = batch_size

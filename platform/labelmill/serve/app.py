@@ -107,6 +107,7 @@ class _Endpoint:
             "thresholds": None if bundle.task == "multi_class" else [float(t) for t in bundle.thresholds],
             "metrics": bundle.metrics,
             "engine": self._follower.model.engine_name,
+            "precision": self._follower.model.precision,
             "endpoint": self._settings.name,
             "follows": self._settings.model,
             "wanted": {"version": follower.wanted.version, "bundle_digest": follower.wanted.digest},

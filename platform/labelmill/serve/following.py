@@ -52,7 +52,13 @@ def follow(settings: Settings, report: Callable[[str], None]) -> "Follower[Label
                 f"the alias {alias!r} asks for {bundle.reference} with digest {wanted.digest}, but what the registry "
                 f"holds has {bundle.digest}; promote a version that is whole"
             )
-        labeler = Labeler(bundle, settings.engine, max_pixels=settings.max_pixels, batch_size=settings.max_batch_size)
+        labeler = Labeler(
+            bundle,
+            settings.engine,
+            precision=settings.precision,
+            max_pixels=settings.max_pixels,
+            batch_size=settings.max_batch_size,
+        )
         side_px = bundle.preprocessing.image_size_px
         for batch_size in {1, settings.max_batch_size}:
             labeler.confidences(np.zeros((batch_size, side_px, side_px, 3), np.uint8))

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Self
 
-from labelmill.model.engines import EngineName
+from labelmill.model.engines import EngineName, PrecisionName
 from labelmill.serve.auth import digest_key, loopback_hosts
 from labelmill.spec import ServeSpec
 from labelmill.storage import open_store
@@ -17,6 +17,7 @@ class Settings:
     registry: str
     model: str
     engine: EngineName
+    precision: PrecisionName
     max_batch_size: int
     batch_wait_s: float
     max_request_bytes: int
@@ -31,6 +32,7 @@ class Settings:
             registry=open_store(spec.registry).uri,  # absolute: a replica has a working folder of its own
             model=spec.model,
             engine=spec.engine,
+            precision=spec.precision,
             max_batch_size=spec.batch.max_size,
             batch_wait_s=spec.batch.wait_ms / 1000,
             max_request_bytes=spec.max_request_bytes,

@@ -12,6 +12,7 @@ from labelmill.spec.parts import (
     ModelReference,
     Name,
     Part,
+    Precision,
     RegistryUri,
     RobustnessPictures,
     Uri,
@@ -44,4 +45,5 @@ class EvaluateSpec(Part):
         default=0.05, description="Share of pictures that may be missing or damaged; above it the evaluation fails."
     )
     engine: Engine = "auto"
+    precision: Precision = "auto"
     max_pixels: MaxPixels = 200_000_000

@@ -13,6 +13,7 @@ from labelmill.spec.parts import (
     Name,
     Number,
     Part,
+    Precision,
     RegistryUri,
     Uri,
     Whole,
@@ -160,6 +161,7 @@ class LabelSpec(Part):
         "above it the run stops and keeps what it committed.",
     )
     engine: Engine = "auto"
+    precision: Precision = "auto"
     batch_size: Annotated[Whole, Field(ge=1, le=4096)] | None = Field(
         default=None,
         description="Pictures that a worker fetches, decodes and labels at once; left out, 32, and 128 with GPUs. How "

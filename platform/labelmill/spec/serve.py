@@ -13,6 +13,7 @@ from labelmill.spec.parts import (
     Name,
     Number,
     Part,
+    Precision,
     RegistryUri,
     Whole,
     conflict,
@@ -73,6 +74,7 @@ class ServeSpec(Part):
     replicas: Whole = Field(default=1, ge=1, description="Copies of the model that answer.")
     batch: Batching = Batching()
     engine: Engine = "auto"
+    precision: Precision = "auto"
     max_request_bytes: Whole = Field(default=20 * 2**20, ge=1024, description="Larger requests are refused.")
     max_pixels: MaxPixels = 50_000_000
 

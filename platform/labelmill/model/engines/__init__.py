@@ -12,11 +12,24 @@ from numpy.typing import NDArray
 from labelmill.errors import BundleError
 from labelmill.model.bundle import Bundle
 
-__all__ = ["ElsewhereEngine", "Engine", "EngineName", "Gpu", "Outputs", "choose_engine", "load_engine"]
+__all__ = [
+    "ElsewhereEngine",
+    "Engine",
+    "EngineName",
+    "Gpu",
+    "Outputs",
+    "PrecisionName",
+    "choose_engine",
+    "load_engine",
+]
 
 logger = logging.getLogger(__name__)
 
 EngineName = Literal["auto", "openvino", "torch"]
+PrecisionName = Literal["auto", "float32", "bfloat16"]
+"""What is asked of an engine: "auto" is bfloat16 on a GPU and float32 on a CPU. An engine computes in bfloat16 where
+the processor does so natively, and the network's answers then stay within 2e-2 of those in float32; else in float32.
+What a quantized bundle carries stays in 8-bit integers."""
 
 
 Outputs = tuple[NDArray[np.float32], NDArray[np.float32] | None]
@@ -62,7 +75,7 @@ class ElsewhereEngine:
     """Stands for an engine that another process has loaded, on the GPU that it has."""
 
     gpu: Gpu
-    precision: str = "bfloat16"
+    precision: str
     name: str = "torch"
 
     def forward(self, pixels_bhwc: NDArray[np.uint8]) -> Outputs:
@@ -72,7 +85,7 @@ class ElsewhereEngine:
         return outputs[0]
 
 
-def choose_engine(bundle: Bundle) -> Literal["openvino", "torch"]:
+def choose_engine(bundle: Bundle, precision: PrecisionName = "auto") -> Literal["openvino", "torch"]:
     """What "auto" means for a bundle in this process.
 
     torch where CUDA_VISIBLE_DEVICES gives it a GPU (Ray sets it for a worker that asked for one): a GPU that merely
@@ -84,23 +97,28 @@ def choose_engine(bundle: Bundle) -> Literal["openvino", "torch"]:
     from labelmill.model.engines.openvino_engine import faster_engine
 
     try:
-        return faster_engine(bundle)
+        return faster_engine(bundle, precision)
     except BundleError as exc:
         logger.warning("labelling %s by torch: %s", bundle.reference, exc)
         return "torch"
 
 
 def load_engine(
-    bundle: Bundle, engine: EngineName = "auto", *, num_threads: int | None = None, embeddings: bool = False
+    bundle: Bundle,
+    engine: EngineName = "auto",
+    *,
+    precision: PrecisionName = "auto",
+    num_threads: int | None = None,
+    embeddings: bool = False,
 ) -> Engine:
     """The engine with the bundle's weights in it. `num_threads` bounds its CPU threads; None leaves it all cores.
 
     Only the chosen engine's libraries are imported: openvino needs neither torch nor timm in this process.
     """
-    if (choose_engine(bundle) if engine == "auto" else engine) == "openvino":
+    if (choose_engine(bundle, precision) if engine == "auto" else engine) == "openvino":
         from labelmill.model.engines.openvino_engine import OpenVinoEngine
 
-        return OpenVinoEngine(bundle, num_threads=num_threads, embeddings=embeddings)
+        return OpenVinoEngine(bundle, precision=precision, num_threads=num_threads, embeddings=embeddings)
     from labelmill.model.engines.torch_engine import TorchEngine
 
-    return TorchEngine(bundle, num_threads=num_threads, embeddings=embeddings)
+    return TorchEngine(bundle, precision=precision, num_threads=num_threads, embeddings=embeddings)

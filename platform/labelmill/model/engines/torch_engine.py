@@ -1,5 +1,5 @@
-"""PyTorch: on a GPU as CUDA graphs in bfloat16, on the CPU in float32. Also the one definition of what happens between
-pixels and network, which the OpenVINO graph is converted from."""
+"""PyTorch: on a GPU as CUDA graphs, in bfloat16 unless told otherwise; on a CPU in float32 unless told otherwise. Also
+the one definition of what happens between pixels and network, which the OpenVINO graph is converted from."""
 
 import logging
 import threading
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from labelmill.images.transform import Preprocessing
 from labelmill.model.bundle import Bundle
-from labelmill.model.engines import Outputs
+from labelmill.model.engines import Outputs, PrecisionName
 from labelmill.model.engines.gpu_decoder import can_decode, decode, views
 from labelmill.model.ensemble import Ensemble
 from labelmill.model.network import build_network, head_of, load_weights
@@ -88,7 +88,14 @@ class TorchEngine:
 
     name = "torch"
 
-    def __init__(self, bundle: Bundle, *, num_threads: int | None = None, embeddings: bool = False) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        precision: PrecisionName = "auto",
+        num_threads: int | None = None,
+        embeddings: bool = False,
+    ) -> None:
         if num_threads is not None:
             torch.set_num_threads(num_threads)
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -108,9 +115,20 @@ class TorchEngine:
         self._largest: int | None = None  # batch that the network is shown at once
         if self._device.type == "cuda":
             self._graphs = _Graphs(self._compute)
+        if self._may_take_bfloat16(precision):
             self._take_bfloat16(bundle)
+        if self._device.type == "cuda":
             self._largest = self._measured_batch_size()
             self.gpu = TorchOnGpu([self])
+
+    def _may_take_bfloat16(self, precision: PrecisionName) -> bool:
+        if self._device.type == "cuda":
+            return precision != "float32"
+        if precision != "bfloat16":
+            return False
+        from labelmill.model.engines.openvino_engine import has_bfloat16  # which knows the CPU
+
+        return has_bfloat16()
 
     def _take_bfloat16(self, bundle: Bundle) -> None:
         """Unless the network then answers otherwise."""
@@ -181,7 +199,7 @@ class TorchEngine:
 
     def _compute(self, pixels: Tensor) -> list[Tensor]:
         low = self.precision == "bfloat16"
-        with torch.inference_mode(), torch.autocast("cuda", torch.bfloat16, enabled=low):
+        with torch.inference_mode(), torch.autocast(self._device.type, torch.bfloat16, enabled=low):
             outputs = self._module(pixels)
         return [output.float() for output in (outputs if isinstance(outputs, tuple) else (outputs,))]
 
