@@ -29,7 +29,9 @@ _FIGURES = (
 )
 _TITLES = {
     "labelmill": "labelmill",
+    "labelmill_bfloat16": "labelmill, bfloat16",
     "limit": "the limit",
+    "limit_bfloat16": "the limit, bfloat16",
     "daft": "Daft",
     "ray_data": "Ray Data, as documented",
     "dataloader": "PyTorch DataLoader",
@@ -90,10 +92,11 @@ def medians(runs: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
     return found
 
 
-def ratios(figures: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    """What has to be shown: labelmill over the best peer of each figure, and over the limit."""
-    own, limit = figures.get("labelmill"), figures.get("limit")
-    peers = [found for name, found in figures.items() if name not in ("labelmill", "limit")]
+def ratios(figures: Mapping[str, Mapping[str, float]], precision: str = "") -> dict[str, float]:
+    """What has to be shown: labelmill over the best peer of each figure, whatever that computes in, and over the
+    limit. `precision` is "", or "_bfloat16" for labelmill and the limit in that."""
+    own, limit = figures.get(f"labelmill{precision}"), figures.get(f"limit{precision}")
+    peers = [found for name, found in figures.items() if not name.startswith(("labelmill", "limit"))]
     found: dict[str, float] = {}
     if own and peers:
         found = {
@@ -112,16 +115,17 @@ def ratios(figures: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
 def write_results(folder: Path, about: Mapping[str, Any], runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """JSON and SVG of a bulk benchmark, named for the architecture; returns what the JSON says."""
     figures = medians(runs)
-    results = {**about, "medians": figures, "ratios": ratios(figures), "runs": list(runs)}
+    compared = {"ratios": ratios(figures), "ratios_bfloat16": ratios(figures, "_bfloat16")}
+    results = {**about, "medians": figures, **compared, "runs": list(runs)}
     name = f"{about['benchmark']}-{about['architecture'].replace('/', '-')}"
     write_json(folder / f"{name}.json", results)
     titled = {_TITLES[name]: found for name, found in figures.items()}
-    whole = {name: found for name, found in titled.items() if "pictures_per_s" in found and "wall_s" in found}
+    whole = {name: found for name, found in titled.items() if "agreement" in found}
     panels = [
-        bars("pictures a second, whole job", {n: f["pictures_per_s"] for n, f in whole.items() if n != "the limit"}),
+        bars("pictures a second, whole job", {n: f["pictures_per_s"] for n, f in whole.items()}),
         bars("pictures a second, steady", {n: f["steady_pictures_per_s"] for n, f in titled.items()}),
         bars("CPU-seconds per 1,000 pictures", {n: f["cpu_s_per_1000"] for n, f in titled.items()}),
-        bars("peak memory, GiB", {n: f["peak_memory_bytes"] / 2**30 for n, f in whole.items() if n != "the limit"}),
+        bars("peak memory, GiB", {n: f["peak_memory_bytes"] / 2**30 for n, f in whole.items()}),
     ]
     write_plot(folder / f"{name}.svg", panels)
     return results
@@ -145,7 +149,7 @@ def table(results: Mapping[str, Any]) -> str:
         "|---|---|---|---|---|---|---|",
     ]
     for name, found in sorted(results["medians"].items(), key=lambda item: -item[1]["steady_pictures_per_s"]):
-        if name == "limit":
+        if name.startswith("limit"):
             lines.append(
                 f"| {_TITLES[name]} | | {found['steady_pictures_per_s']:.1f} | | {found['cpu_s_per_1000']:.2f} | | |"
             )
@@ -155,7 +159,9 @@ def table(results: Mapping[str, Any]) -> str:
             f"| {found['cpu_s_per_1000']:.2f} | {found['steady_cpu_s_per_1000']:.2f} "
             f"| {found['peak_memory_bytes'] / 2**30:.2f} | {found['agreement']:.2%} |"
         )
-    return "\n".join([*lines, "", *(f"- {name}: {value}" for name, value in results["ratios"].items())])
+    for title, key in (("labelmill", "ratios"), ("labelmill in bfloat16", "ratios_bfloat16")):
+        lines += ["", f"{title}:", "", *(f"- {name}: {value}" for name, value in results[key].items())]
+    return "\n".join(lines)
 
 
 def bars(title: str, values: Mapping[str, float]) -> str:
@@ -164,7 +170,8 @@ def bars(title: str, values: Mapping[str, float]) -> str:
     parts = [f'<text x="0" y="16" font-weight="bold">{escape(title)}</text>']
     for row, (name, value) in enumerate(sorted(values.items(), key=lambda item: -item[1])):
         y, width = 26 + 22 * row, 380 * value / longest
-        colour = {"labelmill": "#1f6feb", "the limit": "#b9bec6"}.get(name, "#8a94a6")
+        colours = {"labelmill": "#1f6feb", "the limit": "#b9bec6"}
+        colour = next((colours[known] for known in colours if name.startswith(known)), "#8a94a6")
         parts.append(f'<text x="170" y="{y + 13}" text-anchor="end">{escape(name)}</text>')
         parts.append(f'<rect x="180" y="{y}" width="{width:.1f}" height="17" fill="{colour}"/>')
         parts.append(f'<text x="{186 + width:.1f}" y="{y + 13}">{value:,.4g}</text>')

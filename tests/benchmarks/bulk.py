@@ -150,7 +150,7 @@ def run(bench: Bench, taking_part: Sequence[Contender]) -> None:
     for number, contender in _turns(taking_part, arguments):
         if contender.name in failed:
             continue
-        count = min(arguments.limit_count, arguments.count) if contender.name == "limit" else arguments.count
+        count = min(arguments.limit_count, arguments.count) if contender.module == "field.by_limit" else arguments.count
         try:
             found = one_run(bench, contender, count, settings[contender.name])
         except RunFailed as exc:  # the others' figures stay good without it
@@ -198,7 +198,7 @@ def one_run(bench: Bench, contender: Contender, count: int, settings: Settings) 
     cost = measure(command, contender_environment(bench.model), folder / "log.txt")
     found: dict[str, Any] = {"pictures": count, "load_before": load_before, **asdict(cost)}
     cpu_curve = found.pop("cpu_curve")
-    if contender.name == "limit":
+    if contender.module == "field.by_limit":
         limit = read_limit(trial)
         return found | limit | {"steady_pictures_per_s": limit["pictures_per_s"]}
     finished = contender.finished(trial)

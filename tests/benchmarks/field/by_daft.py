@@ -25,7 +25,7 @@ def main() -> None:
     @daft.cls(max_concurrency=settings["instances"], use_process=settings["process"])
     class Classifier:
         def __init__(self) -> None:
-            self._network = Network(trial.model, threads=settings["threads"])
+            self._network = Network(trial.model, threads=settings["threads"], bfloat16=settings.get("bfloat16", False))
             self._transform = PictureTransform(trial.card)
             self._progress = Progress(trial)
 

@@ -43,7 +43,9 @@ def main() -> None:
         collate_fn=together,
     )
     compiled_for = batch_size if settings.get("compile") else None
-    network = Network(trial.model, threads=settings["threads"], compiled_for=compiled_for)
+    network = Network(
+        trial.model, threads=settings["threads"], bfloat16=settings.get("bfloat16", False), compiled_for=compiled_for
+    )
     progress = Progress(trial)
     uris: list[str] = []
     labels: list[str] = []

@@ -42,7 +42,12 @@ def main() -> None:
 
 def work(trial: Trial, barrier: Barrier, results: Any) -> None:
     bundle = Registry(str(Path(trial.model, "registry"))).resolve("bench@1")
-    engine = load_engine(bundle, trial.settings.get("engine", "openvino"), num_threads=1)
+    engine = load_engine(
+        bundle,
+        trial.settings.get("engine", "openvino"),
+        precision=trial.settings.get("precision", "auto"),
+        num_threads=1,
+    )
     files = sorted(Path(trial.pictures).iterdir())[: trial.settings["in_memory"]]
     pictures = [path.read_bytes() for path in files]
     share, batch_size = trial.count // trial.cores, trial.settings["batch_size"]

@@ -26,9 +26,16 @@ def transform_image(row: dict[str, Any], transform: PictureTransform, trial: Tri
     return {"uri": row["path"], "image": pixels}
 
 
+def _network(trial: Trial) -> Network:
+    settings = trial.settings
+    return Network(trial.model, threads=settings["threads"], bfloat16=settings.get("bfloat16", False))
+
+
 class ImageClassifier:
     def __init__(self, trial: Trial) -> None:
-        self._network = Network(trial.model, threads=trial.settings["threads"])
+        self._network = Network(
+            trial.model, threads=trial.settings["threads"], bfloat16=trial.settings.get("bfloat16", False)
+        )
         self._progress = Progress(trial)
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
@@ -41,7 +48,9 @@ class ImageClassifier:
 
 class ImageDecoderAndClassifier:
     def __init__(self, trial: Trial) -> None:
-        self._network = Network(trial.model, threads=trial.settings["threads"])
+        self._network = Network(
+            trial.model, threads=trial.settings["threads"], bfloat16=trial.settings.get("bfloat16", False)
+        )
         self._transform = PictureTransform(trial.card)
         self._progress = Progress(trial)
 

@@ -24,7 +24,8 @@ def main() -> None:
 
     @pandas_udf("string")
     def label(batches: Iterator[pd.Series]) -> Iterator[pd.Series]:
-        network, transform = network_of_process(trial.model, settings["threads"]), PictureTransform(trial.card)
+        network = network_of_process(trial.model, settings["threads"], settings.get("bfloat16", False))
+        transform = PictureTransform(trial.card)
         progress = Progress(trial)
         for batch in batches:
             pictures = (Path(path).read_bytes() for path in batch) if reads_files else iter(batch)
