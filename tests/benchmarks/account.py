@@ -35,7 +35,9 @@ _TITLES = {
     "daft": "Daft",
     "ray_data": "Ray Data, as documented",
     "dataloader": "PyTorch DataLoader",
-    "dataloader_compiled": "the same with torch.compile",
+    "daft_bfloat16": "Daft, bfloat16",
+    "dataloader_bfloat16": "PyTorch DataLoader, bfloat16",
+    "dataloader_compiled": "DataLoader, torch.compile",
     "spark": "Spark, pandas UDF",
 }
 
@@ -93,10 +95,14 @@ def medians(runs: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
 
 
 def ratios(figures: Mapping[str, Mapping[str, float]], precision: str = "") -> dict[str, float]:
-    """What has to be shown: labelmill over the best peer of each figure, whatever that computes in, and over the
-    limit. `precision` is "", or "_bfloat16" for labelmill and the limit in that."""
+    """What has to be shown: labelmill over the best peer of each figure, and over the limit. With `precision`
+    "_bfloat16" labelmill in that over all peers, whatever they compute in; else those in float32 alone."""
     own, limit = figures.get(f"labelmill{precision}"), figures.get(f"limit{precision}")
-    peers = [found for name, found in figures.items() if not name.startswith(("labelmill", "limit"))]
+    peers = [
+        found
+        for name, found in figures.items()
+        if not name.startswith(("labelmill", "limit")) and (precision or not name.endswith("_bfloat16"))
+    ]
     found: dict[str, float] = {}
     if own and peers:
         found = {
@@ -169,12 +175,12 @@ def bars(title: str, values: Mapping[str, float]) -> str:
     longest = max([*values.values(), 1e-9])
     parts = [f'<text x="0" y="16" font-weight="bold">{escape(title)}</text>']
     for row, (name, value) in enumerate(sorted(values.items(), key=lambda item: -item[1])):
-        y, width = 26 + 22 * row, 380 * value / longest
+        y, width = 26 + 22 * row, 350 * value / longest
         colours = {"labelmill": "#1f6feb", "the limit": "#b9bec6"}
         colour = next((colours[known] for known in colours if name.startswith(known)), "#8a94a6")
-        parts.append(f'<text x="170" y="{y + 13}" text-anchor="end">{escape(name)}</text>')
-        parts.append(f'<rect x="180" y="{y}" width="{width:.1f}" height="17" fill="{colour}"/>')
-        parts.append(f'<text x="{186 + width:.1f}" y="{y + 13}">{value:,.4g}</text>')
+        parts.append(f'<text x="200" y="{y + 13}" text-anchor="end">{escape(name)}</text>')
+        parts.append(f'<rect x="210" y="{y}" width="{width:.1f}" height="17" fill="{colour}"/>')
+        parts.append(f'<text x="{216 + width:.1f}" y="{y + 13}">{value:,.4g}</text>')
     return f'<g data-height="{40 + 22 * len(values)}">{"".join(parts)}</g>'
 
 

@@ -126,26 +126,24 @@ def _every(cores: int) -> dict[str, list[Settings]]:
 
 
 def contenders(cores: int) -> dict[str, Contender]:
-    """By name: labelmill and the limit, as they are and in bfloat16; and the peers, which are tuned in both."""
-    candidates = {name: [*found, found[0] | {"bfloat16": True}] for name, found in _every(cores).items()}
+    """By name: labelmill, the limit, and the peers; and in bfloat16 all but the peers that gain least by it."""
+    candidates = _every(cores)
+    in_bfloat16 = {name: [one | {"bfloat16": True} for one in found] for name, found in candidates.items()}
     compiled: Settings = {"workers": cores, "threads": 1, "batch_size": 32, "compile": True}
-    both_compiled = [compiled, compiled | {"bfloat16": True}]
     bare: Settings = {"batch_size": 32, "in_memory": 200}
+    by_daft, by_dataloader = ("daft", "torch"), ("torchvision", "torch")
     every = [
         Labelmill("labelmill", "labelmill"),
         Labelmill("labelmill_bfloat16", "labelmill", [{"precision": "bfloat16"}]),
         Contender("limit", "field.by_limit", [bare]),
         Contender("limit_bfloat16", "field.by_limit", [bare | {"precision": "bfloat16"}]),
-        Contender("daft", "field.by_daft", candidates["daft"], ("daft", "torch")),
+        Contender("daft", "field.by_daft", candidates["daft"], by_daft),
+        Contender("daft_bfloat16", "field.by_daft", in_bfloat16["daft"], by_daft),
         Contender("ray_data", "field.by_ray_data", candidates["ray_data"], ("ray.data", "torch")),
-        Contender("dataloader", "field.by_dataloader", candidates["dataloader"], ("torchvision", "torch")),
+        Contender("dataloader", "field.by_dataloader", candidates["dataloader"], by_dataloader),
+        Contender("dataloader_bfloat16", "field.by_dataloader", in_bfloat16["dataloader"], by_dataloader),
         # Two minutes of compiling for a faster forward: worth it in long jobs, so it stands on a line of its own.
-        Contender(
-            "dataloader_compiled",
-            "field.by_dataloader",
-            both_compiled,
-            ("torchvision", "torch"),
-        ),
+        Contender("dataloader_compiled", "field.by_dataloader", [compiled], by_dataloader),
         Contender("spark", "field.by_spark", candidates["spark"], ("pyspark", "torch", "pandas")),
     ]
     return {contender.name: contender for contender in every}
