@@ -16,6 +16,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,24 +37,32 @@ def main() -> None:
     shutil.rmtree(work / "training", ignore_errors=True)
     (work / "training").mkdir(parents=True)
     os.environ["LABELMILL_CACHE"] = str(work / "cache")
+    spec = write_spec(arguments, work)
     alone = steps_alone(arguments)
-    rates, settings = trained(arguments, work)
+    rates: list[float] = []
+    for rate in trained(spec):
+        rates.append(rate)
+        if len(rates) > 1:  # after each epoch, since a machine that is lent may be taken back
+            write_rates(arguments, rates, alone)
+
+
+def write_rates(arguments: argparse.Namespace, rates: list[float], alone: float) -> None:
     steady = sum(rates[1:]) / len(rates[1:])
     results = {
         "benchmark": "gpu_training",
         "command": command(),
-        "gpu": torch.cuda.get_device_name(),
-        "driver": driver(),
+        "gpu": torch.cuda.get_device_name() if arguments.gpus else None,
+        "driver": driver() if arguments.gpus else None,
         "machine": machine(),
         "architecture": arguments.architecture,
-        "optimize": settings,
+        "optimize": optimize(arguments),
         "pictures_per_s_of_each_epoch": rates,
         "pictures_per_s": round(steady, 1),
         "steps_alone_pictures_per_s": alone,
         "share_of_steps_alone": round(steady / alone, 3),
     }
     write_json(arguments.results / f"gpu_training-{arguments.architecture.replace('/', '-')}.json", results)
-    print(results)
+    print(results, flush=True)
 
 
 def parse() -> argparse.Namespace:
@@ -70,8 +79,17 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def trained(arguments: argparse.Namespace, work: Path) -> tuple[list[float], dict[str, Any]]:
-    """Pictures a second of each epoch."""
+def optimize(arguments: argparse.Namespace) -> dict[str, Any]:
+    return {
+        "epochs": arguments.epochs,
+        "batch_size": arguments.batch_size,
+        "learning_rate": 1e-3,
+        "precision": "bfloat16" if arguments.gpus else "float32",
+    }
+
+
+def write_spec(arguments: argparse.Namespace, work: Path) -> Path:
+    """The spec of the run, which names pictures and labels that lie in `work`."""
     store = many_pictures(unique_pictures(arguments.pictures, work), arguments.count, work)
     labels = work / "training" / "labels.csv"
     names = sorted(path.name for path in store.iterdir())
@@ -82,12 +100,6 @@ def trained(arguments: argparse.Namespace, work: Path) -> tuple[list[float], dic
         for number, name in enumerate(names):
             split = {0: "validation", 1: "test"}.get(number // len(number_of) % 40, "train")
             rows.writerow([name, f"label-{number_of[original_name(name)] % _LABELS}", split])
-    optimize = {
-        "epochs": arguments.epochs,
-        "batch_size": arguments.batch_size,
-        "learning_rate": 1e-3,
-        "precision": "bfloat16" if arguments.gpus else "float32",
-    }
     source = {
         "kind": "train",
         "name": "gpu-training",
@@ -99,17 +111,25 @@ def trained(arguments: argparse.Namespace, work: Path) -> tuple[list[float], dic
             "weights": "scratch",
             "image_size_px": arguments.image_size_px,
         },
-        "optimize": optimize,
+        "optimize": optimize(arguments),
         "workers": {"count": 1, "gpus": arguments.gpus},
     }
     file = work / "training" / "train.json"
     file.write_text(json.dumps(source))
-    command = [sys.executable, "-m", "labelmill", "run", str(file)]
-    run = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
-    print(run.stdout)
+    return file
+
+
+def trained(spec: Path) -> Iterator[float]:
+    """Pictures a second of each epoch, when it ends. What the run says is passed on."""
+    command = [sys.executable, "-m", "labelmill", "run", str(spec)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as run:
+        assert run.stdout is not None
+        for line in run.stdout:
+            print(line, end="", flush=True)
+            if found := _EPOCH.search(line):
+                yield float(found[1].replace(",", ""))
     if run.returncode:
         raise SystemExit(run.returncode)
-    return [float(found.replace(",", "")) for found in _EPOCH.findall(run.stdout)], optimize
 
 
 def steps_alone(arguments: argparse.Namespace) -> float:
