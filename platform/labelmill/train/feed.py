@@ -6,7 +6,8 @@ up to a limit, and only decoding and augmentation happen again in every epoch.
 A thread beside the network, and not a Ray Data pipeline, because an epoch of a small set is shorter than what a
 pipeline needs to start. Measured on 2 busy cores, 3,200 JPEGs of 48 to 64 px for two workers, decoding alone: 2.3 s an
 epoch here, 4.2 to 7.8 s through `map_batches` and `streaming_split`, whose first batch took 8 s. libjpeg-turbo and
-numpy let go of the interpreter while they work.
+numpy let go of the interpreter while they work. A photograph of 110 KB holds it for 0.33 ms (py-spy --gil), so threads
+feed one worker 3,000 of them a second at most, however many cores it has.
 """
 
 import os
