@@ -5,7 +5,8 @@
 
 PICTURES is a folder of pictures, repeated by links under distinct names until there are --count. FOLDER holds a folder
 of pictures for each label; the network is trained on it first. Peers: Daft, Ray Data as its documentation shows it, a
-PyTorch DataLoader, Spark's pandas UDF; the limit is our own decode and forward, bare, on all cores.
+PyTorch DataLoader, Spark's pandas UDF; the limit is our own decode and forward, bare, on all cores. Those that end in
+_bfloat16 compute in that.
 
 `tune` tries the settings worth trying of each peer and keeps the best in --work; `run` takes those. Each run is a
 process tree of its own; the contenders take turns, and the figures are medians over the rounds. Results: JSON and SVG

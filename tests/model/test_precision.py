@@ -72,13 +72,14 @@ def test_a_network_that_bfloat16_changes_computes_in_float32(bundle, tmp_path, m
     assert engine.precision == "float32"
     np.testing.assert_array_equal(engine.forward(noise())[0], OpenVinoEngine(bundle).forward(noise())[0])
     assert bfloat16_gain(bundle) == 1.0
-    assert "computes in float32: in bfloat16 its answers differ" in caplog.text
+    assert "computes in float32: where it was converted its answers in bfloat16 differed" in caplog.text
 
 
 def test_a_cpu_without_bfloat16_computes_in_float32(bundle, monkeypatch, caplog):
     monkeypatch.setattr(openvino_engine, "has_bfloat16", lambda: False)
     for engine in ("openvino", "torch"):
         assert Labeler(bundle, engine, precision="bfloat16").precision == "float32"
+    assert "this CPU has no bfloat16" in caplog.text
     assert bfloat16_gain(bundle) == 1.0
 
 
@@ -92,6 +93,19 @@ def test_speeds_are_measured_at_the_conversion_and_choose_the_engine(bundle, mon
         speeds |= {"openvino": 100, "openvino_bfloat16": 300, "torch": torch_speed}
         chosen = [choose_engine(bundle, precision) for precision in ("auto", "bfloat16")]
         assert " ".join(chosen) == expected
+
+
+def test_advice_converts_no_network_anew(bundle, monkeypatch):
+    monkeypatch.setattr(openvino_engine, "has_bfloat16", lambda: True)
+    speeds = {"openvino": 100, "openvino_bfloat16": 200, "torch": 1}
+    monkeypatch.setattr(openvino_engine, "_speeds", lambda graph: speeds)
+    asked = []
+    monkeypatch.setattr(openvino_engine, "converted_graph", lambda bundle, **which: asked.append(which))
+    for embeddings in (True, False):
+        fields = {"kind": "label", "name": "n", "registry": "r", "model": "m@1", "images": "i", "output": "o"}
+        spec = LabelSpec.model_validate(fields | {"embeddings": embeddings})
+        assert "2.0 times" in faster_in_bfloat16(spec, [bundle], ["openvino"])
+        assert asked.pop() == {"embeddings": embeddings} and not asked  # the graph that the run itself labels by
 
 
 def test_who_chose_no_precision_is_told_when_bfloat16_is_much_faster(bundle, monkeypatch):

@@ -120,7 +120,7 @@ class _Run:
             with self.clock.step("choosing the engine"):
                 stage = self._stage(todo, workers)
             self._take_workers(workers, stage, resources)
-            logger.info("labelling by %s, %s in %s", workers, self.receipt.engine, self.receipt.precision)
+            logger.info("labelling by %s, %s", workers, self.receipt.engine)
             if advice := faster_in_bfloat16(self.spec, self.bundles, stage.engines):
                 logger.info(advice)
             try:
@@ -200,9 +200,12 @@ class _Run:
             return "torch"
         if self.spec.engine == "auto" and choose_engine(bundle, self.spec.precision) == "torch":
             return "torch"
-        from labelmill.model.engines.openvino_engine import converted_graph  # a run with nothing to do needs none
+        # A run with nothing to do needs none of it.
+        from labelmill.model.engines.openvino_engine import converted_graph, takes_bfloat16
 
-        converted_graph(bundle, embeddings=self.spec.embeddings)
+        graph = converted_graph(bundle, embeddings=self.spec.embeddings)
+        if self.spec.precision == "bfloat16":
+            takes_bfloat16(bundle, graph)  # so that it is said here, and not only in the workers' logs
         return "openvino"
 
     def _label(self, chunks: Iterator[Chunk], todo: Todo) -> None:

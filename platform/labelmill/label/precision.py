@@ -29,7 +29,7 @@ def faster_in_bfloat16(spec: LabelSpec, bundles: Sequence[Bundle], engines: Sequ
         return ""
     from labelmill.model.engines.openvino_engine import bfloat16_gain
 
-    gain = min(bfloat16_gain(bundle) for bundle in bundles)
+    gain = min(bfloat16_gain(bundle, embeddings=spec.embeddings) for bundle in bundles)
     if gain < _WORTH_SAYING:
         return ""
     return (

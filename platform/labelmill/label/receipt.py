@@ -32,7 +32,7 @@ class Receipt:
     table: str
     images: str
     engine: str
-    precision: str
+    precision: str  # that was asked for; where bfloat16 is not to be had it is float32
     workers: str = ""
     num_workers: int = 0
     cores: float = 0.0  # that the workers held

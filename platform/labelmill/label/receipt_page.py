@@ -218,7 +218,8 @@ def _account(receipt: Receipt) -> str:
     rows = [
         ["run", escape(receipt.run_id)],
         ["workers", escape(receipt.workers or "none")],
-        ["engine", escape(f"{receipt.engine} in {receipt.precision}")],
+        ["engine", escape(receipt.engine)],
+        ["precision asked for", escape(receipt.precision)],
         ["bundle", escape(receipt.bundle_digest)],
         ["pictures listed", f"{receipt.pictures_listed:,}"],
         ["CPU time", duration(receipt.cpu_s)],

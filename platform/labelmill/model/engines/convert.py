@@ -22,14 +22,20 @@ from numpy.typing import NDArray
 from labelmill.errors import BundleError
 from labelmill.images.transform import Preprocessing
 from labelmill.model.engines.child import untold
-from labelmill.model.engines.openvino_engine import BATCH_SIZE, GRAPH_NAME, SPEEDS_NAME, compile_graph, has_bfloat16
+from labelmill.model.engines.openvino_engine import (
+    BATCH_SIZE,
+    BFLOAT16_SPEED,
+    GRAPH_NAME,
+    SPEEDS_NAME,
+    compile_graph,
+    has_bfloat16,
+)
 from labelmill.model.engines.torch_engine import TOLERANCE, PixelsToLogits
 
 __all__ = ["convert", "graph_of"]
 
 # Of the largest logit: what float32 arithmetic in another order may differ by in a deep network.
 _TOLERANCE = 1e-3
-_IN_BFLOAT16 = "openvino_bfloat16"
 _MEASURE_S = 0.3
 
 
@@ -81,7 +87,7 @@ def _speeds(module: PixelsToLogits, graph: Path, pixels: NDArray[np.uint8], *, l
     torch.set_num_threads(1)
     module.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
     speeds = {"openvino": _speed(graph, blank), "torch": BATCH_SIZE / _fastest_s(lambda: _outputs(module, blank))}
-    return speeds | ({_IN_BFLOAT16: _speed(graph, blank, bfloat16=True)} if low else {})
+    return speeds | ({BFLOAT16_SPEED: _speed(graph, blank, bfloat16=True)} if low else {})
 
 
 def _speed(graph: Path, pixels: NDArray[np.uint8], *, bfloat16: bool = False) -> float:

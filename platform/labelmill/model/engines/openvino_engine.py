@@ -30,6 +30,7 @@ from labelmill.model.quantized import int8_graph, is_quantized
 
 __all__ = [
     "BATCH_SIZE",
+    "BFLOAT16_SPEED",
     "GRAPH_NAME",
     "SPEEDS_NAME",
     "OpenVinoEngine",
@@ -38,6 +39,7 @@ __all__ = [
     "converted_graph",
     "faster_engine",
     "has_bfloat16",
+    "takes_bfloat16",
 ]
 
 logger = logging.getLogger(__name__)
@@ -45,6 +47,7 @@ logger = logging.getLogger(__name__)
 BATCH_SIZE = 8
 GRAPH_NAME = "graph.xml"
 SPEEDS_NAME = "speeds.json"
+BFLOAT16_SPEED = "openvino_bfloat16"  # is missing there where bfloat16 is not to be had
 
 # Raised whenever convert.py makes another graph of the same bundle, so that no old one is taken from a cache.
 _CONVERSION = 3
@@ -66,7 +69,7 @@ class OpenVinoEngine:
         embeddings: bool = False,
     ) -> None:
         self._graph = converted_graph(bundle, embeddings=embeddings)
-        self._low = precision == "bfloat16" and _takes_bfloat16(bundle, self._graph)
+        self._low = precision == "bfloat16" and takes_bfloat16(bundle, self._graph)
         self.precision = "int8" if is_quantized(bundle) else "bfloat16" if self._low else "float32"
         self._num_threads = num_threads
         self._num_outputs = 2 if embeddings else 1
@@ -101,12 +104,20 @@ def has_bfloat16() -> bool:
     return "BF16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
-def _takes_bfloat16(bundle: Bundle, graph: Path) -> bool:
-    if is_quantized(bundle) or not has_bfloat16():
+def takes_bfloat16(bundle: Bundle, graph: Path) -> bool:
+    """Whether an engine that is asked for bfloat16 computes in it here. A warning says why not."""
+    if is_quantized(bundle):
         return False
-    agrees = "openvino_bfloat16" in _speeds(graph)
+    if not has_bfloat16():
+        logger.warning("%s computes in float32: this CPU has no bfloat16", bundle.reference)
+        return False
+    agrees = BFLOAT16_SPEED in _speeds(graph)
     if not agrees:
-        logger.warning("%s computes in float32: in bfloat16 its answers differ too much", bundle.reference)
+        logger.warning(
+            "%s computes in float32: where it was converted its answers in bfloat16 differed too much, "
+            "or the CPU had none",
+            bundle.reference,
+        )
     return agrees
 
 
@@ -122,9 +133,8 @@ def compile_graph(path: Path, batch_size: int, num_threads: int | None, *, bfloa
     graph = core.read_model(path)
     graph.reshape([batch_size, *graph.inputs[0].partial_shape[1:]])
     options = {
-        "INFERENCE_PRECISION_HINT": "bf16"
-        if bfloat16
-        else "f32",  # left alone, CPUs with bf16 instructions would answer in bf16
+        # Left alone, CPUs with bf16 instructions would answer in bf16.
+        "INFERENCE_PRECISION_HINT": "bf16" if bfloat16 else "f32",
         "NUM_STREAMS": 1,
         "ENABLE_CPU_PINNING": False,  # pinned, two processes of two threads each were seen on the same core
     }
@@ -146,12 +156,12 @@ def faster_engine(bundle: Bundle, precision: PrecisionName = "auto") -> Literal[
     return "torch" if speeds["torch"] > _CLEARLY * gain * speeds["openvino"] else "openvino"
 
 
-def bfloat16_gain(bundle: Bundle) -> float:
+def bfloat16_gain(bundle: Bundle, *, embeddings: bool = False) -> float:
     """How many times as fast as in float32 OpenVINO runs this bundle in bfloat16 here; 1 where it cannot."""
     if is_quantized(bundle) or not has_bfloat16():
         return 1.0
-    speeds = _speeds(converted_graph(bundle))
-    return speeds.get("openvino_bfloat16", speeds["openvino"]) / speeds["openvino"]
+    speeds = _speeds(converted_graph(bundle, embeddings=embeddings))
+    return speeds.get(BFLOAT16_SPEED, speeds["openvino"]) / speeds["openvino"]
 
 
 def converted_graph(bundle: Bundle, *, embeddings: bool = False) -> Path:
