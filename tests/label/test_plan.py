@@ -13,7 +13,7 @@ import pytest
 from bundles import make_draft
 from labelmill.label import difference
 from labelmill.label.plan import Todo, plan_todo, settings_digests
-from labelmill.label.row import DATA_SCHEMA, ITEM_SCHEMA
+from labelmill.label.row import DATA_SCHEMA, FINAL, ITEM_SCHEMA, STATUSES
 from labelmill.label.table import LabelTable, TableWriter, put_data_file
 from labelmill.model.quantized import INT8_GRAPH
 from labelmill.spec import LabelSpec
@@ -87,6 +87,31 @@ def test_only_final_rows_of_this_version_bundle_and_settings_count_as_done(night
     assert names(todo) == ["changed", "missed", "new", "other model", "other settings"]
     assert (todo.listed, todo.num_rows, todo.num_gone) == (7, 5, 0)
     assert [row["etag"] for row in rows(todo)] == ["e1"] * 5
+
+
+@pytest.mark.parametrize("status", [*STATUSES, "ok but for one"])
+@pytest.mark.parametrize(("model", "settings"), [("a@1", "s"), ("a@1", "t"), ("a@2", "s"), ("b@1", "s")])
+def test_a_table_of_one_file_whose_rows_are_alike_is_subtracted(
+    night: Night, model: str, settings: str, status: str
+) -> None:
+    """What a file's statistics say of all its rows, a planner may take for a constant: right after a backfill, or a
+    compaction, there is one file, and all its rows are of another version."""
+    shared = [item(f"{number}") for number in range(4)]
+    odd = [item("odd", "e0")] if status == "ok but for one" else []
+    night.put(*shared, *odd, model=model, settings=settings, status="ok" if odd else status)
+    models = ("b@1", "a@1") if model == "b@1" else ("a@1",)
+    for below in (None, PREFIX, "s3://bucket/other/"):
+        todo = night.plan(*shared, item("odd"), item("new"), models=models, below=below)
+        final = (status in FINAL and status != "deleted") or odd
+        done = {"0", "1", "2", "3"} if (model, settings) in (("a@1", "s"), ("b@1", "s")) and final else set()
+        lacking = {row["uri"].removeprefix(PREFIX): row["lacking"] for row in rows(todo)}
+        of_others = 1 if len(models) == 1 else 0b10
+        assert lacking == dict.fromkeys(done if len(models) > 1 else (), of_others) | {
+            name: 2 ** len(models) - 1 for name in {"0", "1", "2", "3", "odd", "new"} - done
+        }
+        assert todo.num_gone == 0
+    todo = night.plan(item("0"), models=models, below=PREFIX)
+    assert todo.num_gone == (0 if status == "deleted" else 3 + len(odd))
 
 
 def test_each_model_is_done_by_its_own_settings(night: Night) -> None:
