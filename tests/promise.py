@@ -3,8 +3,8 @@
 import json
 from collections import Counter
 
-from labelmill.label.row import FINAL
 from labelmill.storage import open_store
+from labelmill.table.row import FINAL
 from running import rows_of
 
 __all__ = ["assert_the_promise"]

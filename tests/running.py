@@ -53,7 +53,7 @@ def label_spec(file, **fields):
 
 def rows_of(table):
     """All rows of a label table, by uri then run."""
-    from labelmill.label.table import LabelTable
+    from labelmill.table.table import LabelTable
 
     return LabelTable(str(table)).query("SELECT * FROM labels ORDER BY uri, run_id")
 

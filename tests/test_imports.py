@@ -20,7 +20,7 @@ LAYERS = [
     ("demo", "check", "terminal"),
     ("train", "label", "serve"),
     ("evaluate",),
-    ("cluster", "dataset"),
+    ("cluster", "dataset", "table"),
     ("model", "metrics", "page"),
     ("images",),
     ("spec", "storage"),
@@ -43,6 +43,7 @@ TORCH_FREE = [
     "labelmill.page",
     "labelmill.spec",
     "labelmill.storage",
+    "labelmill.table",
 ]
 # Which engine it takes is decided when it is made: only then may torch come in.
 MAY_IMPORT_TORCH_LATE = {"labelmill.model.labeler"}

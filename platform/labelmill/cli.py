@@ -443,7 +443,7 @@ def compact_labels(table: TableUri) -> None:
 
     Example: labelmill labels compact ./demo/labels
     """
-    from labelmill.label.upkeep import compact
+    from labelmill.table.upkeep import compact
 
     done = compact(table)
     typer.echo(f"{printable(table)}: {done.files_before:,} files before, {done.files_after:,} now")
@@ -464,7 +464,7 @@ def vacuum_labels(
 
     Example: labelmill labels vacuum ./demo/labels --delete
     """
-    from labelmill.label.upkeep import find_unneeded, vacuum
+    from labelmill.table.upkeep import find_unneeded, vacuum
 
     files = (vacuum if delete else find_unneeded)(table, older_than_h=older_than_h)
     for file in files:
@@ -482,7 +482,7 @@ def view_labels(
 
     Example: labelmill labels view ./demo/labels --for spark
     """
-    from labelmill.label.view import view_text
+    from labelmill.table.view import view_text
 
     typer.echo(view_text(table, dialect), nl=False)
 

@@ -28,9 +28,9 @@ import psutil
 import pyarrow as pa
 
 from labelmill.label.plan import plan_todo
-from labelmill.label.row import DATA_SCHEMA
-from labelmill.label.table import LabelTable, TableWriter, put_data_file
 from labelmill.storage import open_store
+from labelmill.table.row import DATA_SCHEMA
+from labelmill.table.table import LabelTable, TableWriter, put_data_file
 
 PREFIX = "s3://media-archive-eu-west/photos/"
 DAY = "2026-03-01"

@@ -6,8 +6,8 @@ from collections import Counter
 import pytest
 
 from bundles import make_bundle
-from labelmill.label.table import LabelTable
 from labelmill.storage import open_store
+from labelmill.table.table import LabelTable
 from pictures import jpeg_bytes, png_bytes
 from running import label_spec, labelmill, rows_of
 from shards import parquet_shard, tar_shard

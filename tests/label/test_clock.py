@@ -4,7 +4,7 @@ import pytest
 
 from labelmill.label.chunk import Chunk
 from labelmill.label.clock import COMMIT, IDLE, START_UP, Clock
-from labelmill.label.table import DataFile
+from labelmill.table.table import DataFile
 
 
 class Time:

@@ -13,11 +13,11 @@ import pytest
 from bundles import make_draft
 from labelmill.label import difference
 from labelmill.label.plan import Todo, plan_todo, settings_digests
-from labelmill.label.row import DATA_SCHEMA, FINAL, ITEM_SCHEMA, STATUSES
-from labelmill.label.table import LabelTable, TableWriter, put_data_file
 from labelmill.model.quantized import INT8_GRAPH
 from labelmill.spec import LabelSpec
 from labelmill.storage import open_store
+from labelmill.table.row import DATA_SCHEMA, FINAL, ITEM_SCHEMA, STATUSES
+from labelmill.table.table import LabelTable, TableWriter, put_data_file
 
 NOW = dt.datetime(2026, 3, 1, tzinfo=dt.UTC)
 DAY = "2026-03-01"

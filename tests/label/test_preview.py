@@ -12,10 +12,10 @@ from label.test_samples import picture
 from labelmill.errors import NotFoundError, SpecError
 from labelmill.label.plan import settings_digest
 from labelmill.label.preview import preview
-from labelmill.label.row import DATA_SCHEMA
-from labelmill.label.table import TableWriter, put_data_file
 from labelmill.spec import load_spec
 from labelmill.storage import open_store
+from labelmill.table.row import DATA_SCHEMA
+from labelmill.table.table import TableWriter, put_data_file
 from running import label_spec, labelmill
 
 

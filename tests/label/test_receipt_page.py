@@ -11,10 +11,10 @@ from labelmill.label.clock import Clock
 from labelmill.label.ledger import last_receipts, write_receipt
 from labelmill.label.receipt import Receipt
 from labelmill.label.samples import Sampler, Sheet
-from labelmill.label.table import DataFile
 from labelmill.model.labeler import Answer
 from labelmill.spec import Prices
 from labelmill.storage import Traffic, open_store
+from labelmill.table.table import DataFile
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 LABELS = (HOSTILE, "cat & dog", '"eel" </title><script>alert(2)</script>')

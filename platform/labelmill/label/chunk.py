@@ -12,8 +12,8 @@ import pyarrow.compute as pc
 
 from labelmill.label.histograms import histograms
 from labelmill.label.samples import Sample
-from labelmill.label.table import DataFile
 from labelmill.storage import Traffic
+from labelmill.table.table import DataFile
 
 __all__ = ["Chunk", "chunk_of"]
 

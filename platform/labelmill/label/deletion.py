@@ -8,12 +8,12 @@ from datetime import date
 import pyarrow.compute as pc
 
 from labelmill.label.plan import Todo
-from labelmill.label.row import PARTITION
-from labelmill.label.rows import make_rows
-from labelmill.label.table import DataFile, put_data_file
 from labelmill.model.bundle import Bundle
 from labelmill.model.labeler import Answer
 from labelmill.storage import Store
+from labelmill.table.row import PARTITION
+from labelmill.table.rows import make_rows
+from labelmill.table.table import DataFile, put_data_file
 
 __all__ = ["put_deleted"]
 

@@ -29,8 +29,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from labelmill.label.row import FINAL
-from labelmill.label.table import LabelTable
+from labelmill.table.row import FINAL
+from labelmill.table.table import LabelTable
 
 __all__ = ["Index", "TableKeys", "Wanted", "hashed", "in_groups"]
 

@@ -21,7 +21,6 @@ from labelmill.label.chunk import Chunk
 from labelmill.label.clock import Clock
 from labelmill.label.deletion import put_deleted
 from labelmill.label.inventory import Inventory, open_inventory
-from labelmill.label.lease import Lease, hold_lease
 from labelmill.label.ledger import write_receipt
 from labelmill.label.plan import Todo, plan_todo, settings_digests
 from labelmill.label.precision import faster_in_bfloat16, precision_asked
@@ -29,7 +28,6 @@ from labelmill.label.progress import show_progress
 from labelmill.label.receipt import Receipt
 from labelmill.label.samples import Sheet
 from labelmill.label.stage import Stage
-from labelmill.label.table import DataFile, LabelTable, TableWriter
 from labelmill.label.usage import TreeUsage, WorkersUsage
 from labelmill.label.workers import Workers, plan_workers
 from labelmill.model.bundle import Bundle
@@ -37,6 +35,8 @@ from labelmill.model.engines import choose_engine
 from labelmill.model.registry import Registry
 from labelmill.spec import LabelSpec, LoadedSpec
 from labelmill.storage import Store, open_store, traffic
+from labelmill.table.lease import Lease, hold_lease
+from labelmill.table.table import DataFile, LabelTable, TableWriter
 
 __all__ = ["run"]
 

@@ -25,11 +25,11 @@ import pyarrow.parquet as pq
 from labelmill.ahead import ahead
 from labelmill.label.difference import TableKeys, Wanted, hashed, in_groups
 from labelmill.label.precision import precision_asked
-from labelmill.label.row import ITEM_SCHEMA
-from labelmill.label.table import LabelTable
 from labelmill.model.bundle import Bundle
 from labelmill.spec import LabelSpec
 from labelmill.storage import LISTING_SCHEMA, Store, open_store
+from labelmill.table.row import ITEM_SCHEMA
+from labelmill.table.table import LabelTable
 
 __all__ = ["GONE_SCHEMA", "TODO_SCHEMA", "Todo", "plan_todo", "settings_digest", "settings_digests"]
 

@@ -29,11 +29,11 @@ from labelmill.label.money import Cost, cost_of
 from labelmill.label.plan import Todo, plan_todo, settings_digests
 from labelmill.label.precision import faster_in_bfloat16
 from labelmill.label.rehearsal import SAMPLE_PICTURES, Rehearsal, rehearse
-from labelmill.label.table import LabelTable
 from labelmill.model.bundle import Bundle
 from labelmill.model.registry import Registry
 from labelmill.spec import LabelSpec, LoadedSpec
 from labelmill.storage import Traffic, open_store, traffic
+from labelmill.table.table import LabelTable
 
 __all__ = ["Preview", "preview"]
 

@@ -10,9 +10,9 @@ from rich.text import Text
 
 from labelmill.errors import SpecError
 from labelmill.label.ledger import last_receipts
-from labelmill.label.row import STATUSES
-from labelmill.label.table import LabelTable
-from labelmill.label.view import CURRENT_VIEW
+from labelmill.table.row import STATUSES
+from labelmill.table.table import LabelTable
+from labelmill.table.view import CURRENT_VIEW
 
 __all__ = ["CURRENT_VIEW", "print_labels"]
 

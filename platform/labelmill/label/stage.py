@@ -33,14 +33,14 @@ from labelmill.label.attempts import numbered_attempt, time_limit
 from labelmill.label.chunk import Chunk, chunk_of
 from labelmill.label.fetch import Fetched, read_items
 from labelmill.label.plan import Todo
-from labelmill.label.row import PARTITION
-from labelmill.label.rows import make_rows
 from labelmill.label.samples import Sampler
-from labelmill.label.table import existing_data_file, put_data_file
 from labelmill.model.bundle import Bundle
 from labelmill.model.engines import ElsewhereEngine, EngineName, Gpu, PrecisionName
 from labelmill.model.labeler import Answer, Labeler, label_together
 from labelmill.storage import Traffic, num_retries, open_store, traffic
+from labelmill.table.row import PARTITION
+from labelmill.table.rows import make_rows
+from labelmill.table.table import existing_data_file, put_data_file
 
 __all__ = ["ChunkLabeler", "Stage", "not_labelled"]
 

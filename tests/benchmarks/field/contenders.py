@@ -75,7 +75,7 @@ class Labelmill(Contender):
         return [python.own, "-m", "labelmill", "run", str(file)]
 
     def answers(self, trial: Trial) -> list[tuple[str, str]]:
-        from labelmill.label.table import LabelTable
+        from labelmill.table.table import LabelTable
 
         return [
             (_name(uri), labels[0]["label"] if labels else "")
@@ -85,7 +85,7 @@ class Labelmill(Contender):
 
     def finished(self, trial: Trial) -> list[tuple[float, int]]:
         """By the rows' own times: a worker's chunk is finished when its rows are made."""
-        from labelmill.label.table import LabelTable
+        from labelmill.table.table import LabelTable
 
         sql = "SELECT epoch(labelled_at) AS at, count(*) AS count FROM labels GROUP BY labelled_at ORDER BY labelled_at"
         return [(row["at"], row["count"]) for row in LabelTable(trial.output).query(sql, ["labelled_at"])]

@@ -9,10 +9,10 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 
 from labelmill.errors import FencedError, TableError
-from labelmill.label.row import DATA_SCHEMA, FINAL, RETRIED, SCHEMA, STATUSES
 from labelmill.label.show import CURRENT_VIEW
-from labelmill.label.table import DataFile, LabelTable, TableWriter, put_data_file
 from labelmill.storage import open_store
+from labelmill.table.row import DATA_SCHEMA, FINAL, RETRIED, SCHEMA, STATUSES
+from labelmill.table.table import DataFile, LabelTable, TableWriter, put_data_file
 
 DAY = dt.date(2026, 3, 1)
 

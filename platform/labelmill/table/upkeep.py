@@ -8,9 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from labelmill.label.lease import hold_lease
-from labelmill.label.table import LabelTable, TableWriter
 from labelmill.storage import Store, open_store
+from labelmill.table.lease import hold_lease
+from labelmill.table.table import LabelTable, TableWriter
 
 __all__ = ["Compaction", "Unneeded", "compact", "find_unneeded", "vacuum"]
 

@@ -11,11 +11,11 @@ import pytest
 from deltalake import DeltaTable
 
 from labelmill.errors import TableBusyError, TableError
-from labelmill.label.lease import hold_lease
-from labelmill.label.row import DATA_SCHEMA
-from labelmill.label.table import LabelTable, TableWriter, put_data_file
-from labelmill.label.upkeep import compact, find_unneeded, vacuum
 from labelmill.storage import open_store
+from labelmill.table.lease import hold_lease
+from labelmill.table.row import DATA_SCHEMA
+from labelmill.table.table import LabelTable, TableWriter, put_data_file
+from labelmill.table.upkeep import compact, find_unneeded, vacuum
 
 NOW = dt.datetime(2026, 3, 1, tzinfo=dt.UTC)
 WEEK_H = 168

@@ -32,8 +32,8 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, RemoveAction
 
 from labelmill.errors import FencedError, TableError
-from labelmill.label.row import DATA_SCHEMA, PARTITION, SCHEMA
 from labelmill.storage import Store, delta_options, open_store, split_uri
+from labelmill.table.row import DATA_SCHEMA, PARTITION, SCHEMA
 
 __all__ = ["DataFile", "LabelTable", "TableWriter", "existing_data_file", "put_data_file"]
 

@@ -15,8 +15,8 @@ import duckdb
 import pyarrow as pa
 
 from labelmill.errors import SpecError
-from labelmill.label.row import SCHEMA
-from labelmill.label.table import LabelTable
+from labelmill.table.row import SCHEMA
+from labelmill.table.table import LabelTable
 
 __all__ = ["CURRENT_VIEW", "current_rows", "view_text"]
 

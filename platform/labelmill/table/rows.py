@@ -10,9 +10,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from labelmill.label.row import DATA_SCHEMA
 from labelmill.model.bundle import Bundle
 from labelmill.model.labeler import Answer
+from labelmill.table.row import DATA_SCHEMA
 
 __all__ = ["make_rows"]
 
