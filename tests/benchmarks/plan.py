@@ -27,7 +27,7 @@ import duckdb
 import psutil
 import pyarrow as pa
 
-from labelmill.label.plan import plan_todo
+from labelmill.label.todo.plan import plan_todo
 from labelmill.storage import open_store
 from labelmill.table.row import DATA_SCHEMA
 from labelmill.table.table import LabelTable, TableWriter, put_data_file

@@ -10,8 +10,8 @@ import pytest
 from bundles import make_bundle
 from label.test_samples import picture
 from labelmill.errors import NotFoundError, SpecError
-from labelmill.label.plan import settings_digest
 from labelmill.label.preview import preview
+from labelmill.label.todo.plan import settings_digest
 from labelmill.spec import load_spec
 from labelmill.storage import open_store
 from labelmill.table.row import DATA_SCHEMA

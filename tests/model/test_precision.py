@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bundles import make_bundle
-from labelmill.label.precision import faster_in_bfloat16
+from labelmill.label.todo.precision import faster_in_bfloat16
 from labelmill.model.engines import choose_engine, convert, openvino_engine, torch_engine
 from labelmill.model.engines.openvino_engine import (
     SPEEDS_NAME,

@@ -19,15 +19,15 @@ from labelmill.cluster import Resources, connect, count_gpus
 from labelmill.errors import FailureBudgetError, FencedError, SpecError, StorageError, TableError
 from labelmill.label.chunk import Chunk
 from labelmill.label.clock import Clock
-from labelmill.label.deletion import put_deleted
 from labelmill.label.inventory import Inventory, open_inventory
 from labelmill.label.ledger import write_receipt
-from labelmill.label.plan import Todo, plan_todo, settings_digests
-from labelmill.label.precision import faster_in_bfloat16, precision_asked
 from labelmill.label.progress import show_progress
 from labelmill.label.receipt import Receipt
 from labelmill.label.samples import Sheet
 from labelmill.label.stage import Stage
+from labelmill.label.todo.deletion import put_deleted
+from labelmill.label.todo.plan import Todo, plan_todo, settings_digests
+from labelmill.label.todo.precision import faster_in_bfloat16, precision_asked
 from labelmill.label.usage import TreeUsage, WorkersUsage
 from labelmill.label.workers import Workers, plan_workers
 from labelmill.model.bundle import Bundle

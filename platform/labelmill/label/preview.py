@@ -26,9 +26,9 @@ from labelmill.label.clock import START_UP
 from labelmill.label.inventory import open_inventory
 from labelmill.label.ledger import last_receipts
 from labelmill.label.money import Cost, cost_of
-from labelmill.label.plan import Todo, plan_todo, settings_digests
-from labelmill.label.precision import faster_in_bfloat16
 from labelmill.label.rehearsal import SAMPLE_PICTURES, Rehearsal, rehearse
+from labelmill.label.todo.plan import Todo, plan_todo, settings_digests
+from labelmill.label.todo.precision import faster_in_bfloat16
 from labelmill.model.bundle import Bundle
 from labelmill.model.registry import Registry
 from labelmill.spec import LabelSpec, LoadedSpec

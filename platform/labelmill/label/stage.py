@@ -32,8 +32,8 @@ from labelmill.images.trial import Trial
 from labelmill.label.attempts import numbered_attempt, time_limit
 from labelmill.label.chunk import Chunk, chunk_of
 from labelmill.label.fetch import Fetched, read_items
-from labelmill.label.plan import Todo
 from labelmill.label.samples import Sampler
+from labelmill.label.todo.plan import Todo
 from labelmill.model.bundle import Bundle
 from labelmill.model.engines import ElsewhereEngine, EngineName, Gpu, PrecisionName
 from labelmill.model.labeler import Answer, Labeler, label_together

@@ -1,6 +1,6 @@
 """What is left to do: what the inventory lists, less what the table already holds for the run's models.
 
-The table's rows are reduced to keys of 13 bytes, the listing streams by and is looked up (`label/difference.py`), and
+The table's rows are reduced to keys of 13 bytes, the listing streams by and is looked up (`difference.py`), and
 only what lacks a row is kept: in DuckDB, which spills. The result lies in chunks below the table's `_labelmill` folder,
 where every node can read its share.
 """
@@ -23,8 +23,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from labelmill.ahead import ahead
-from labelmill.label.difference import TableKeys, Wanted, hashed, in_groups
-from labelmill.label.precision import precision_asked
+from labelmill.label.todo.difference import TableKeys, Wanted, hashed, in_groups
+from labelmill.label.todo.precision import precision_asked
 from labelmill.model.bundle import Bundle
 from labelmill.spec import LabelSpec
 from labelmill.storage import LISTING_SCHEMA, Store, open_store

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pytest
 
 from bundles import make_draft
-from labelmill.label import difference
-from labelmill.label.plan import Todo, plan_todo, settings_digests
+from labelmill.label.todo import difference
+from labelmill.label.todo.plan import Todo, plan_todo, settings_digests
 from labelmill.model.quantized import INT8_GRAPH
 from labelmill.spec import LabelSpec
 from labelmill.storage import open_store
