@@ -2,8 +2,8 @@
 
 import pytest
 
-from labelmill.label.chunk import Chunk
 from labelmill.label.clock import COMMIT, IDLE, START_UP, Clock
+from labelmill.label.work.chunk import Chunk
 from labelmill.table.table import DataFile
 
 

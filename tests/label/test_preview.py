@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from bundles import make_bundle
-from label.test_samples import picture
+from label.work.test_samples import picture
 from labelmill.errors import NotFoundError, SpecError
 from labelmill.label.preview import preview
 from labelmill.label.todo.plan import settings_digest

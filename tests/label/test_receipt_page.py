@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from label.test_samples import OK, PICTURE, frozen
-from labelmill.label.chunk import Chunk
+from label.work.test_samples import OK, PICTURE, frozen
 from labelmill.label.clock import Clock
 from labelmill.label.ledger import last_receipts, write_receipt
 from labelmill.label.receipt import Receipt
-from labelmill.label.samples import Sampler, Sheet
+from labelmill.label.work.chunk import Chunk
+from labelmill.label.work.samples import Sampler, Sheet
 from labelmill.model.labeler import Answer
 from labelmill.spec import Prices
 from labelmill.storage import Traffic, open_store

@@ -15,10 +15,10 @@ from labelmill.errors import (
     UnreadableError,
     UnsupportedError,
 )
-from labelmill.label import fetch
-from labelmill.label.fetch import read_items
 from labelmill.label.inventory import open_inventory
 from labelmill.label.inventory.shards import member_of
+from labelmill.label.work import fetch
+from labelmill.label.work.fetch import read_items
 from labelmill.spec import Images
 from labelmill.storage import open_store
 from labelmill.storage.folder import FolderStore

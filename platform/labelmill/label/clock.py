@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from labelmill.label.chunk import Chunk
+from labelmill.label.work.chunk import Chunk
 
 __all__ = ["COMMIT", "IDLE", "OTHER", "START_UP", "Clock", "Pace"]
 

@@ -17,19 +17,19 @@ from typing import Literal
 
 from labelmill.cluster import Resources, connect, count_gpus
 from labelmill.errors import FailureBudgetError, FencedError, SpecError, StorageError, TableError
-from labelmill.label.chunk import Chunk
 from labelmill.label.clock import Clock
 from labelmill.label.inventory import Inventory, open_inventory
 from labelmill.label.ledger import write_receipt
 from labelmill.label.progress import show_progress
 from labelmill.label.receipt import Receipt
-from labelmill.label.samples import Sheet
-from labelmill.label.stage import Stage
 from labelmill.label.todo.deletion import put_deleted
 from labelmill.label.todo.plan import Todo, plan_todo, settings_digests
 from labelmill.label.todo.precision import faster_in_bfloat16, precision_asked
 from labelmill.label.usage import TreeUsage, WorkersUsage
-from labelmill.label.workers import Workers, plan_workers
+from labelmill.label.work.chunk import Chunk
+from labelmill.label.work.samples import Sheet
+from labelmill.label.work.stage import Stage
+from labelmill.label.work.workers import Workers, plan_workers
 from labelmill.model.bundle import Bundle
 from labelmill.model.engines import choose_engine
 from labelmill.model.registry import Registry
@@ -115,7 +115,7 @@ class _Run:
             with self.clock.step("starting Ray"):
                 resources = until_the_end.enter_context(connect())
                 # Ray reads its settings when it is imported, and connect() makes them.
-                from labelmill.label.pipeline import label_chunks
+                from labelmill.label.work.pipeline import label_chunks
             workers = plan_workers(resources, self.spec.engine, todo.num_chunks)
             with self.clock.step("choosing the engine"):
                 stage = self._stage(todo, workers)

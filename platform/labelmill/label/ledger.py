@@ -7,7 +7,7 @@ from typing import Any
 
 from labelmill.label.receipt import Receipt
 from labelmill.label.receipt_page import receipt_html
-from labelmill.label.samples import Sheet
+from labelmill.label.work.samples import Sheet
 from labelmill.storage import Store, open_store
 
 __all__ = ["last_receipts", "write_receipt"]

@@ -9,10 +9,10 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from labelmill.label.chunk import Chunk
 from labelmill.label.clock import COMMIT, START_UP, Clock
-from labelmill.label.histograms import add_histograms
 from labelmill.label.money import Cost, cost_of
+from labelmill.label.work.chunk import Chunk
+from labelmill.label.work.histograms import add_histograms
 from labelmill.spec import Prices
 from labelmill.storage import Traffic
 

@@ -9,9 +9,9 @@ from html import escape
 
 from labelmill.label.amounts import bytes_text, duration
 from labelmill.label.clock import COMMIT, IDLE, OTHER, START_UP
-from labelmill.label.histograms import CONFIDENCE_BINS
 from labelmill.label.receipt import Receipt
-from labelmill.label.samples import Sample, Sheet
+from labelmill.label.work.histograms import CONFIDENCE_BINS
+from labelmill.label.work.samples import Sample, Sheet
 from labelmill.page.charts import Bar, bar_chart, row_bar, share_bar
 from labelmill.page.document import document, figures, table, tiles
 

@@ -8,7 +8,7 @@ from typing import Self
 
 import psutil
 
-from labelmill.label.chunk import Chunk
+from labelmill.label.work.chunk import Chunk
 
 __all__ = ["TreeUsage", "WorkersUsage"]
 

@@ -20,7 +20,7 @@ from PIL import Image
 
 from labelmill.errors import ImageError
 from labelmill.images.decode import decode
-from labelmill.label.fetch import Fetched
+from labelmill.label.work.fetch import Fetched
 from labelmill.model.labeler import Answer
 
 __all__ = ["Sample", "Sampler", "Sheet"]

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from labelmill.errors import ForbiddenError
-from labelmill.label.samples import MAX_THUMBNAIL_BYTES, Sample, Sampler, Sheet
+from labelmill.label.work.samples import MAX_THUMBNAIL_BYTES, Sample, Sampler, Sheet
 from labelmill.model.labeler import Answer
 
 

@@ -29,11 +29,11 @@ from labelmill.errors import (
     StorageError,
 )
 from labelmill.images.trial import Trial
-from labelmill.label.attempts import numbered_attempt, time_limit
-from labelmill.label.chunk import Chunk, chunk_of
-from labelmill.label.fetch import Fetched, read_items
-from labelmill.label.samples import Sampler
 from labelmill.label.todo.plan import Todo
+from labelmill.label.work.attempts import numbered_attempt, time_limit
+from labelmill.label.work.chunk import Chunk, chunk_of
+from labelmill.label.work.fetch import Fetched, read_items
+from labelmill.label.work.samples import Sampler
 from labelmill.model.bundle import Bundle
 from labelmill.model.engines import ElsewhereEngine, EngineName, Gpu, PrecisionName
 from labelmill.model.labeler import Answer, Labeler, label_together

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ray.exceptions import RayTaskError
 
 from labelmill.errors import ClusterError, LabelmillError
-from labelmill.label.stage import Stage
+from labelmill.label.work.stage import Stage
 from labelmill.model.engines import Gpu, Outputs
 
 __all__ = ["GpuProcess", "RemoteGpu"]

@@ -10,8 +10,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from labelmill.label.histograms import histograms
-from labelmill.label.samples import Sample
+from labelmill.label.work.histograms import histograms
+from labelmill.label.work.samples import Sample
 from labelmill.storage import Traffic
 from labelmill.table.table import DataFile
 

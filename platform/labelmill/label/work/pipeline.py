@@ -18,10 +18,10 @@ from ray.exceptions import RayActorError, RayError
 
 from labelmill import errors
 from labelmill.errors import ClusterError, LabelmillError
-from labelmill.label.chunk import Chunk
-from labelmill.label.gpu_process import GpuProcess, RemoteGpu
-from labelmill.label.stage import ChunkLabeler, Stage
-from labelmill.label.workers import Workers
+from labelmill.label.work.chunk import Chunk
+from labelmill.label.work.gpu_process import GpuProcess, RemoteGpu
+from labelmill.label.work.stage import ChunkLabeler, Stage
+from labelmill.label.work.workers import Workers
 
 __all__ = ["Worker", "label_chunks"]
 
