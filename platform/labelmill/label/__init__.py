@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from labelmill.label.receipt import Receipt
+    from labelmill.label.receipt.receipt import Receipt
     from labelmill.spec import LoadedSpec
 
 __all__ = ["run"]

@@ -17,15 +17,15 @@ from typing import Literal
 
 from labelmill.cluster import Resources, connect, count_gpus
 from labelmill.errors import FailureBudgetError, FencedError, SpecError, StorageError, TableError
-from labelmill.label.clock import Clock
 from labelmill.label.inventory import Inventory, open_inventory
-from labelmill.label.ledger import write_receipt
-from labelmill.label.progress import show_progress
-from labelmill.label.receipt import Receipt
+from labelmill.label.receipt.clock import Clock
+from labelmill.label.receipt.ledger import write_receipt
+from labelmill.label.receipt.progress import show_progress
+from labelmill.label.receipt.receipt import Receipt
+from labelmill.label.receipt.usage import TreeUsage, WorkersUsage
 from labelmill.label.todo.deletion import put_deleted
 from labelmill.label.todo.plan import Todo, plan_todo, settings_digests
 from labelmill.label.todo.precision import faster_in_bfloat16, precision_asked
-from labelmill.label.usage import TreeUsage, WorkersUsage
 from labelmill.label.work.chunk import Chunk
 from labelmill.label.work.samples import Sheet
 from labelmill.label.work.stage import Stage

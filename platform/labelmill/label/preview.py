@@ -21,11 +21,11 @@ import pyarrow.dataset as ds
 
 from labelmill.cluster import Resources, resources_at_hand
 from labelmill.errors import SpecError
-from labelmill.label.amounts import bytes_text, duration
-from labelmill.label.clock import START_UP
 from labelmill.label.inventory import open_inventory
-from labelmill.label.ledger import last_receipts
-from labelmill.label.money import Cost, cost_of
+from labelmill.label.receipt.amounts import bytes_text, duration
+from labelmill.label.receipt.clock import START_UP
+from labelmill.label.receipt.ledger import last_receipts
+from labelmill.label.receipt.money import Cost, cost_of
 from labelmill.label.rehearsal import SAMPLE_PICTURES, Rehearsal, rehearse
 from labelmill.label.todo.plan import Todo, plan_todo, settings_digests
 from labelmill.label.todo.precision import faster_in_bfloat16

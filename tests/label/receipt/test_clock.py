@@ -2,7 +2,7 @@
 
 import pytest
 
-from labelmill.label.clock import COMMIT, IDLE, START_UP, Clock
+from labelmill.label.receipt.clock import COMMIT, IDLE, START_UP, Clock
 from labelmill.label.work.chunk import Chunk
 from labelmill.table.table import DataFile
 

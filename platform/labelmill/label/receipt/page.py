@@ -7,9 +7,9 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
 
-from labelmill.label.amounts import bytes_text, duration
-from labelmill.label.clock import COMMIT, IDLE, OTHER, START_UP
-from labelmill.label.receipt import Receipt
+from labelmill.label.receipt.amounts import bytes_text, duration
+from labelmill.label.receipt.clock import COMMIT, IDLE, OTHER, START_UP
+from labelmill.label.receipt.receipt import Receipt
 from labelmill.label.work.histograms import CONFIDENCE_BINS
 from labelmill.label.work.samples import Sample, Sheet
 from labelmill.page.charts import Bar, bar_chart, row_bar, share_bar

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from label.work.test_samples import OK, PICTURE, frozen
-from labelmill.label.clock import Clock
-from labelmill.label.ledger import last_receipts, write_receipt
-from labelmill.label.receipt import Receipt
+from labelmill.label.receipt.clock import Clock
+from labelmill.label.receipt.ledger import last_receipts, write_receipt
+from labelmill.label.receipt.receipt import Receipt
 from labelmill.label.work.chunk import Chunk
 from labelmill.label.work.samples import Sampler, Sheet
 from labelmill.model.labeler import Answer

@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from labelmill.label.clock import COMMIT, START_UP, Clock
-from labelmill.label.money import Cost, cost_of
+from labelmill.label.receipt.clock import COMMIT, START_UP, Clock
+from labelmill.label.receipt.money import Cost, cost_of
 from labelmill.label.work.chunk import Chunk
 from labelmill.label.work.histograms import add_histograms
 from labelmill.spec import Prices

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from labelmill.label.receipt import Receipt
-from labelmill.label.receipt_page import receipt_html
+from labelmill.label.receipt.page import receipt_html
+from labelmill.label.receipt.receipt import Receipt
 from labelmill.label.work.samples import Sheet
 from labelmill.storage import Store, open_store
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 
-from labelmill.label.amounts import duration
-from labelmill.label.clock import Pace
-from labelmill.label.receipt import Receipt
+from labelmill.label.receipt.amounts import duration
+from labelmill.label.receipt.clock import Pace
+from labelmill.label.receipt.receipt import Receipt
 
 __all__ = ["show_progress"]
 
