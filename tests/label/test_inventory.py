@@ -10,9 +10,9 @@ from pyarrow import parquet
 
 from labelmill.errors import DataError, NotFoundError
 from labelmill.label.inventory import open_inventory
+from labelmill.label.inventory.item import ITEM_SCHEMA
 from labelmill.spec import Images
 from labelmill.storage import open_store
-from labelmill.table.row import ITEM_SCHEMA
 
 
 def listed(index=None, **images):

@@ -16,13 +16,13 @@ from labelmill.errors import (
     UnsupportedError,
 )
 from labelmill.label.inventory import open_inventory
+from labelmill.label.inventory.item import ITEM_SCHEMA
 from labelmill.label.inventory.shards import member_of
 from labelmill.label.work import fetch
 from labelmill.label.work.fetch import read_items
 from labelmill.spec import Images
 from labelmill.storage import open_store
 from labelmill.storage.folder import FolderStore
-from labelmill.table.row import ITEM_SCHEMA
 from pictures import jpeg_bytes
 from shards import parquet_shard, tar_shard
 

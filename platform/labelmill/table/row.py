@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-__all__ = ["DATA_SCHEMA", "FINAL", "ITEM_SCHEMA", "PARTITION", "RETRIED", "SCHEMA", "STATUSES"]
+__all__ = ["DATA_SCHEMA", "FINAL", "PARTITION", "RETRIED", "SCHEMA", "STATUSES"]
 
 FINAL = ("ok", "unreadable", "unsupported", "too_large", "crashed", "timed_out", "deleted")
 RETRIED = ("missing", "forbidden", "fetch_failed", "changed")
@@ -33,21 +33,6 @@ DATA_SCHEMA = pa.schema(
     ]
 )
 """A row as a data file holds it; the partition column lives in the file's folder."""
-
-ITEM_SCHEMA = pa.schema(
-    [
-        pa.field("uri", pa.string(), nullable=False),
-        pa.field("size_bytes", pa.int64()),
-        pa.field("etag", pa.string(), nullable=False),
-        pa.field("modified_at", pa.timestamp("us", tz="UTC")),
-        pa.field("offset", pa.int64()),
-    ]
-)
-"""A picture as an inventory lists it. `offset` is null for an object of its own; of a member of a shard, `uri` is
-`<shard>#<member>`, `etag` the shard's, and `offset` the byte at which it begins in a tar, or its row in a Parquet file.
-A shard that cannot be listed stands for its members: its own uri, and as `offset` the byte from which it is damaged.
-What an inventory does not know is null; an etag is "" where the store would not tell, so that reading must fail.
-"""
 
 PARTITION = "labelled_on"
 SCHEMA = DATA_SCHEMA.append(pa.field(PARTITION, pa.date32()))

@@ -11,12 +11,13 @@ import pyarrow as pa
 import pytest
 
 from bundles import make_draft
+from labelmill.label.inventory.item import ITEM_SCHEMA
 from labelmill.label.todo import difference
 from labelmill.label.todo.plan import Todo, plan_todo, settings_digests
 from labelmill.model.quantized import INT8_GRAPH
 from labelmill.spec import LabelSpec
 from labelmill.storage import open_store
-from labelmill.table.row import DATA_SCHEMA, FINAL, ITEM_SCHEMA, STATUSES
+from labelmill.table.row import DATA_SCHEMA, FINAL, STATUSES
 from labelmill.table.table import LabelTable, TableWriter, put_data_file
 
 NOW = dt.datetime(2026, 3, 1, tzinfo=dt.UTC)

@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from labelmill.errors import StorageError
+from labelmill.label.inventory.item import ITEM_SCHEMA
 from labelmill.storage import ObjectInfo, read_infos
-from labelmill.table.row import ITEM_SCHEMA
 
 __all__ = ["Source", "item_batch", "with_versions"]
 

@@ -23,12 +23,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from labelmill.ahead import ahead
+from labelmill.label.inventory.item import ITEM_SCHEMA
 from labelmill.label.todo.difference import TableKeys, Wanted, hashed, in_groups
 from labelmill.label.todo.precision import precision_asked
 from labelmill.model.bundle import Bundle
 from labelmill.spec import LabelSpec
 from labelmill.storage import LISTING_SCHEMA, Store, open_store
-from labelmill.table.row import ITEM_SCHEMA
 from labelmill.table.table import LabelTable
 
 __all__ = ["GONE_SCHEMA", "TODO_SCHEMA", "Todo", "plan_todo", "settings_digest", "settings_digests"]

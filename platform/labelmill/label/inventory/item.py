@@ -1,0 +1,22 @@
+"""What an inventory lists: a picture with what is known of it before it is read."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+__all__ = ["ITEM_SCHEMA"]
+
+ITEM_SCHEMA = pa.schema(
+    [
+        pa.field("uri", pa.string(), nullable=False),
+        pa.field("size_bytes", pa.int64()),
+        pa.field("etag", pa.string(), nullable=False),
+        pa.field("modified_at", pa.timestamp("us", tz="UTC")),
+        pa.field("offset", pa.int64()),
+    ]
+)
+"""A picture as an inventory lists it. `offset` is null for an object of its own; of a member of a shard, `uri` is
+`<shard>#<member>`, `etag` the shard's, and `offset` the byte at which it begins in a tar, or its row in a Parquet file.
+A shard that cannot be listed stands for its members: its own uri, and as `offset` the byte from which it is damaged.
+What an inventory does not know is null; an etag is "" where the store would not tell, so that reading must fail.
+"""
