@@ -19,15 +19,15 @@ from labelmill.cluster import Resources, connect, count_gpus
 from labelmill.errors import FailureBudgetError, FencedError, SpecError, StorageError, TableError
 from labelmill.label.inventory import Inventory, open_inventory
 from labelmill.label.receipt.clock import Clock
-from labelmill.label.receipt.ledger import write_receipt
+from labelmill.label.receipt.page import receipt_html
 from labelmill.label.receipt.progress import show_progress
 from labelmill.label.receipt.receipt import Receipt
+from labelmill.label.receipt.sheet import Sheet
 from labelmill.label.receipt.usage import TreeUsage, WorkersUsage
 from labelmill.label.todo.deletion import put_deleted
 from labelmill.label.todo.plan import Todo, plan_todo, settings_digests
 from labelmill.label.todo.precision import faster_in_bfloat16, precision_asked
 from labelmill.label.work.chunk import Chunk
-from labelmill.label.work.samples import Sheet
 from labelmill.label.work.stage import Stage
 from labelmill.label.work.workers import Workers, plan_workers
 from labelmill.model.bundle import Bundle
@@ -36,6 +36,7 @@ from labelmill.model.registry import Registry
 from labelmill.spec import LabelSpec, LoadedSpec
 from labelmill.storage import Store, open_store, traffic
 from labelmill.table.lease import Lease, hold_lease
+from labelmill.table.receipts import keep_receipt
 from labelmill.table.table import DataFile, LabelTable, TableWriter
 
 __all__ = ["run"]
@@ -291,7 +292,8 @@ class _Run:
             peak_memory_bytes=self.usage.peak_memory_bytes + self.elsewhere.peak_memory_bytes,
             prices=self.spec.prices,
         )
-        write_receipt(self.aside, self.receipt, self.sheet)
+        self.receipt.failures = self.sheet.reasons()
+        keep_receipt(self.aside, self.receipt.run_id, self.receipt.to_json(), receipt_html(self.receipt, self.sheet))
         return self.receipt
 
 

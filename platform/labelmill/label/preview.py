@@ -24,7 +24,6 @@ from labelmill.errors import SpecError
 from labelmill.label.inventory import open_inventory
 from labelmill.label.receipt.amounts import bytes_text, duration
 from labelmill.label.receipt.clock import START_UP
-from labelmill.label.receipt.ledger import last_receipts
 from labelmill.label.receipt.money import Cost, cost_of
 from labelmill.label.rehearsal import SAMPLE_PICTURES, Rehearsal, rehearse
 from labelmill.label.todo.plan import Todo, plan_todo, settings_digests
@@ -33,6 +32,7 @@ from labelmill.model.bundle import Bundle
 from labelmill.model.registry import Registry
 from labelmill.spec import LabelSpec, LoadedSpec
 from labelmill.storage import Traffic, open_store, traffic
+from labelmill.table.receipts import last_receipts
 from labelmill.table.table import LabelTable
 
 __all__ = ["Preview", "preview"]

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from labelmill.errors import SpecError
-from labelmill.label.receipt.ledger import last_receipts
+from labelmill.table.receipts import last_receipts
 from labelmill.table.row import STATUSES
 from labelmill.table.table import LabelTable
 from labelmill.table.view import CURRENT_VIEW

@@ -7,13 +7,15 @@ import pytest
 
 from label.work.test_samples import OK, PICTURE, frozen
 from labelmill.label.receipt.clock import Clock
-from labelmill.label.receipt.ledger import last_receipts, write_receipt
+from labelmill.label.receipt.page import receipt_html
 from labelmill.label.receipt.receipt import Receipt
+from labelmill.label.receipt.sheet import Sheet
 from labelmill.label.work.chunk import Chunk
-from labelmill.label.work.samples import Sampler, Sheet
+from labelmill.label.work.samples import Sampler
 from labelmill.model.labeler import Answer
 from labelmill.spec import Prices
 from labelmill.storage import Traffic, open_store
+from labelmill.table.receipts import keep_receipt, last_receipts
 from labelmill.table.table import DataFile
 
 HOSTILE = "<img src=x onerror=alert(1)>"
@@ -51,7 +53,9 @@ def run(tmp_path, outcome="complete", chunks=40, prices=None) -> tuple[Receipt, 
         sheet.add(chunk.samples, receipt.labels)
     now[0] += 1.0
     receipt.close(clock, cpu_s=41.0, peak_memory_bytes=2**30, prices=prices)
-    write_receipt(open_store(str(tmp_path / "_labelmill")), receipt, sheet)
+    receipt.failures = sheet.reasons()
+    aside = open_store(str(tmp_path / "_labelmill"))
+    keep_receipt(aside, receipt.run_id, receipt.to_json(), receipt_html(receipt, sheet))
     return receipt, tmp_path / "_labelmill" / "receipts" / "000000001-x.html"
 
 

@@ -7,7 +7,8 @@ import numpy as np
 from PIL import Image
 
 from labelmill.errors import ForbiddenError
-from labelmill.label.work.samples import MAX_THUMBNAIL_BYTES, Sample, Sampler, Sheet
+from labelmill.label.receipt.sheet import Sheet
+from labelmill.label.work.samples import MAX_THUMBNAIL_BYTES, Sample, Sampler
 from labelmill.model.labeler import Answer
 
 

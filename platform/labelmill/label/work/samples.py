@@ -13,7 +13,7 @@ import io
 import time
 from bisect import insort
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from PIL import Image
@@ -23,12 +23,11 @@ from labelmill.images.decode import decode
 from labelmill.label.work.fetch import Fetched
 from labelmill.model.labeler import Answer
 
-__all__ = ["Sample", "Sampler", "Sheet"]
+__all__ = ["Sample", "Sampler"]
 
 MAX_THUMBNAIL_BYTES = 8192
 _SIDE_PX = 160
 _MAX_CHUNK_SAMPLES = 8
-_MAX_LABELS_SHOWN = 40
 _MAX_PIXELS = 40_000_000  # to decode a larger one once more takes longer than a look at it is worth
 # Of a worker's time that thumbnails may take: for labels that have too few yet, and for a fair draw among all.
 _SHARE_TO_FILL, _SHARE_TO_REPLACE = 0.02, 0.005
@@ -119,35 +118,6 @@ class Sampler:
                 thumbnail=thumbnail,
             )
         )
-
-
-class Sheet:
-    """On the driver: the samples of the whole run, `per_group` of each failure and of at most 40 labels."""
-
-    def __init__(self, per_group: int) -> None:
-        self._per_group = max(1, per_group)
-        self._labels: dict[str, list[Sample]] = {}
-        self._failures: dict[str, list[Sample]] = {}
-
-    def add(self, samples: Sequence[Sample], counts: Mapping[str, int]) -> None:
-        """`counts` are the run's pictures by label so far: when there are too many labels the most frequent stay."""
-        for sample in samples:
-            groups = self._labels if sample.status == "ok" else self._failures
-            kept = groups.setdefault(sample.group, [])
-            if sample.uri not in {other.uri for other in kept}:  # a repeated chunk offers its pictures again
-                insort(kept, sample, key=lambda other: other.rank)
-                del kept[self._per_group :]
-        while len(self._labels) > _MAX_LABELS_SHOWN:
-            del self._labels[min(self._labels, key=lambda label: (counts.get(label, 0), label))]
-
-    def labels(self, counts: Mapping[str, int]) -> dict[str, list[Sample]]:
-        """By label, the most frequent first and "", pictures without any label, last."""
-        order = sorted(self._labels, key=lambda label: (label == "", -counts.get(label, 0), label))
-        return {label: self._labels[label] for label in order}
-
-    @property
-    def failures(self) -> dict[str, list[Sample]]:
-        return self._failures
 
 
 def _rank(uri: str) -> int:

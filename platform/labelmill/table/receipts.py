@@ -5,25 +5,17 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from labelmill.label.receipt.page import receipt_html
-from labelmill.label.receipt.receipt import Receipt
-from labelmill.label.work.samples import Sheet
 from labelmill.storage import Store, open_store
 
-__all__ = ["last_receipts", "write_receipt"]
+__all__ = ["keep_receipt", "last_receipts"]
 
 _FOLDER = "receipts"
 
 
-def write_receipt(aside: Store, receipt: Receipt, sheet: Sheet) -> None:
-    """Write both forms. `aside` is the table's `_labelmill` folder."""
-    receipt.failures = [
-        {"status": sample.status, "uri": sample.uri, "error": sample.error or ""}
-        for samples in sheet.failures.values()
-        for sample in samples
-    ]
-    aside.write(f"{_FOLDER}/{receipt.run_id}.json", receipt.to_json().encode())
-    aside.write(f"{_FOLDER}/{receipt.run_id}.html", receipt_html(receipt, sheet).encode())
+def keep_receipt(aside: Store, run_id: str, account: str, page: str) -> None:
+    """Keep a run's account, JSON, and its page, HTML. `aside` is the table's `_labelmill` folder."""
+    aside.write(f"{_FOLDER}/{run_id}.json", account.encode())
+    aside.write(f"{_FOLDER}/{run_id}.html", page.encode())
 
 
 def last_receipts(table: str, count: int) -> list[dict[str, Any]]:
