@@ -158,7 +158,7 @@ def test_a_model_that_is_not_there_is_an_error_with_exit_code_1(run):
 def test_a_label_table_is_shown_merged_and_swept(run):
     from deltalake import DeltaTable
 
-    from labelmill.table.table import TableWriter
+    from labelmill.table.writer import TableWriter
 
     TableWriter("./labels")
     # A table is shown without a further word, options before or behind it.

@@ -29,8 +29,10 @@ import pyarrow as pa
 
 from labelmill.label.todo.plan import plan_todo
 from labelmill.storage import open_store
+from labelmill.table.data_file import put_data_file
 from labelmill.table.row import DATA_SCHEMA
-from labelmill.table.table import LabelTable, TableWriter, put_data_file
+from labelmill.table.table import LabelTable
+from labelmill.table.writer import TableWriter
 
 PREFIX = "s3://media-archive-eu-west/photos/"
 DAY = "2026-03-01"

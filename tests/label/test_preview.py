@@ -14,8 +14,9 @@ from labelmill.label.preview import preview
 from labelmill.label.todo.plan import settings_digest
 from labelmill.spec import load_spec
 from labelmill.storage import open_store
+from labelmill.table.data_file import put_data_file
 from labelmill.table.row import DATA_SCHEMA
-from labelmill.table.table import TableWriter, put_data_file
+from labelmill.table.writer import TableWriter
 from running import label_spec, labelmill
 
 

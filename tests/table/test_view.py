@@ -11,9 +11,11 @@ from deltalake import DeltaTable
 
 from labelmill.errors import SpecError
 from labelmill.storage import open_store
+from labelmill.table.data_file import put_data_file
 from labelmill.table.row import DATA_SCHEMA, SCHEMA
-from labelmill.table.table import LabelTable, TableWriter, put_data_file
+from labelmill.table.table import LabelTable
 from labelmill.table.view import current_rows, view_text
+from labelmill.table.writer import TableWriter
 
 NOW = dt.datetime(2026, 3, 1, 12, tzinfo=dt.UTC)
 NEWEST = [("x", "cats@1", "ok"), ("x", "digits@2", "ok"), ("y", "digits@2", "deleted"), ("z", "digits@1", "unreadable")]

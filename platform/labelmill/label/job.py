@@ -35,9 +35,11 @@ from labelmill.model.engines import choose_engine
 from labelmill.model.registry import Registry
 from labelmill.spec import LabelSpec, LoadedSpec
 from labelmill.storage import Store, open_store, traffic
+from labelmill.table.data_file import DataFile
 from labelmill.table.lease import Lease, hold_lease
 from labelmill.table.receipts import keep_receipt
-from labelmill.table.table import DataFile, LabelTable, TableWriter
+from labelmill.table.table import LabelTable
+from labelmill.table.writer import TableWriter
 
 __all__ = ["run"]
 

@@ -1,93 +1,31 @@
-"""The label table: a Delta Lake table of plain Parquet files, appended to by one run at a time.
-
-Workers put data files under names of their own and hand back what a commit needs to know of them (`DataFile`). Only
-the driver commits, and only what a worker returned: a committed file is never rewritten, and a file that nobody
-committed is invisible. The fence is Delta's application transaction: every commit of ours carries the next number of
-one application id, so of two writers on the same snapshot one wins, and the other learns that it was replaced.
-"""
+"""A label table to read: a Delta Lake table of plain Parquet files."""
 
 from __future__ import annotations
 
 import io
-import json
-import logging
 import math
 import re
-import secrets
-import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import date
 from typing import Any
 from urllib.parse import unquote
 
 import duckdb
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from deltalake import CommitProperties, DeltaTable, Schema, Transaction
+from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError, TableNotFoundError
-from deltalake.transaction import AddAction, RemoveAction
 
-from labelmill.errors import FencedError, TableError
+from labelmill.errors import TableError
 from labelmill.storage import Store, delta_options, open_store, split_uri
-from labelmill.table.row import DATA_SCHEMA, PARTITION, SCHEMA
+from labelmill.table.row import PARTITION, SCHEMA
 
-__all__ = ["DataFile", "LabelTable", "TableWriter", "existing_data_file", "put_data_file"]
+__all__ = ["LabelTable", "one_line"]
 
-logger = logging.getLogger(__name__)
-
-_APPLICATION = "labelmill"
-_DELTA_SCHEMA = Schema.from_arrow(SCHEMA)
-_STATISTICS = ("uri", "status", "model", "bundle_digest", "settings_digest", "run_id")
 # Not by DuckDB's own partitioning, which would also take a `model=...` further up in the path for a column.
 _COMPUTED = {PARTITION: f"regexp_extract(filename, '{PARTITION}=([0-9-]+)/[^/]*$', 1)::DATE AS {PARTITION}"}
-_COMPACT_FROM_FILES = 16
-_TARGET_FILE_BYTES = 256 * 2**20
-
-
-@dataclass(frozen=True)
-class DataFile:
-    """A data file that lies in the table's folder and waits to be committed."""
-
-    path: str  # below the table's folder
-    size_bytes: int
-    labelled_on: str
-    statistics: str  # JSON as Delta's protocol defines it: https://github.com/delta-io/delta/blob/master/PROTOCOL.md
-
-    def action(self) -> AddAction:
-        now_ms = int(time.time() * 1000)
-        return AddAction(self.path, self.size_bytes, {PARTITION: self.labelled_on}, now_ms, True, self.statistics)
-
-
-def put_data_file(store: Store, path: str, rows: pa.Table, labelled_on: str) -> DataFile:
-    """Write `rows` (DATA_SCHEMA) at `path`, unless a file lies there: then describe that one instead."""
-    buffer = io.BytesIO()
-    pq.write_table(rows, buffer, compression="zstd")
-    data = buffer.getvalue()
-    if not store.write_if_absent(path, data):
-        return existing_data_file(store, path, labelled_on)[0]
-    return _describe(path, rows, len(data), labelled_on)
-
-
-def existing_data_file(store: Store, path: str, labelled_on: str) -> tuple[DataFile, pa.Table]:
-    """The data file that an earlier attempt left at `path`, and its rows. NotFoundError: there is none."""
-    data = store.read(path)
-    rows = pq.read_table(io.BytesIO(data), schema=DATA_SCHEMA)
-    return _describe(path, rows, len(data), labelled_on), rows
-
-
-def _describe(path: str, rows: pa.Table, size_bytes: int, labelled_on: str) -> DataFile:
-    ends = {name: pc.min_max(rows[name]).as_py() for name in _STATISTICS}
-    statistics = {
-        "numRecords": rows.num_rows,
-        "minValues": {name: end["min"] for name, end in ends.items()},
-        "maxValues": {name: end["max"] for name, end in ends.items()},
-        "nullCount": {name: rows[name].null_count for name in _STATISTICS},
-    }
-    return DataFile(path, size_bytes, labelled_on, json.dumps(statistics))
 
 
 class LabelTable:
@@ -103,7 +41,7 @@ class LabelTable:
                 f"there is no label table at {self.uri}. Run a label job with `output: {self.uri}` to make it."
             ) from exc
         except (DeltaError, OSError) as exc:
-            raise TableError(f"the label table at {self.uri} does not open: {_one_line(exc)}") from exc
+            raise TableError(f"the label table at {self.uri} does not open: {one_line(exc)}") from exc
         missing = [name for name in SCHEMA.names if name not in {field.name for field in self._delta.schema().fields}]
         if missing:
             raise TableError(f"{self.uri} is a Delta table, but not a label table: it lacks {', '.join(missing)}.")
@@ -214,112 +152,7 @@ def _as_batches(rows: Future[pa.Table], day: date, schema: pa.Schema) -> list[pa
     return batches
 
 
-class TableWriter:
-    """The one writer of a label table, fenced. `number` counts the writers and their commits, across all runs."""
-
-    def __init__(self, uri: str) -> None:
-        self.uri = open_store(uri).uri
-        try:
-            self._delta = self._open_or_create()
-            self.number = self._delta.transaction_version(_APPLICATION) or 0
-            self.run_id = f"{self.number + 1:09d}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
-            self._commit([])  # from here on, whoever opened the table before us can no longer commit
-        except (DeltaError, OSError) as exc:
-            raise TableError(f"the label table at {self.uri} cannot be written: {_one_line(exc)}") from exc
-
-    def _open_or_create(self) -> DeltaTable:
-        options = delta_options(self.uri)
-        if not DeltaTable.is_deltatable(self.uri, storage_options=options):
-            DeltaTable.create(
-                self.uri,
-                schema=_DELTA_SCHEMA,
-                mode="ignore",
-                partition_by=[PARTITION],
-                storage_options=options,
-                name="labels",
-                configuration={"delta.dataSkippingStatsColumns": ",".join(_STATISTICS)},
-            )
-        LabelTable(self.uri)  # says so when it is some other Delta table
-        return DeltaTable(self.uri, storage_options=options)
-
-    def commit(self, files: Sequence[DataFile]) -> None:
-        """Make `files` part of the table, all or none. FencedError: another run took the table over."""
-        try:
-            self._commit([file.action() for file in files])
-        except (DeltaError, OSError) as exc:
-            raise TableError(
-                f"{len(files)} finished files could not be committed to {self.uri}: {_one_line(exc)}. "
-                "What was committed before stays. Mend the cause and run the same command again."
-            ) from exc
-
-    def _commit(self, actions: list[AddAction | RemoveAction]) -> None:
-        if (self._delta.transaction_version(_APPLICATION) or 0) != self.number:
-            raise self._fenced()
-        try:
-            self._delta.create_write_transaction(
-                actions, "append", schema=_DELTA_SCHEMA, partition_by=[PARTITION], commit_properties=self._properties()
-            )
-        except (DeltaError, OSError) as exc:
-            if not self._landed(exc):
-                raise
-        self._advance()
-
-    def _landed(self, exc: Exception) -> bool:
-        """After a failure whose outcome is unknown: did our commit get in? FencedError: somebody else's did."""
-        self._delta.update_incremental()
-        number = self._delta.transaction_version(_APPLICATION) or 0
-        if number == self.number:
-            return False
-        newest = next((entry for entry in self._delta.history(20) if "labelmill_number" in entry), {})
-        if newest.get("labelmill_number") == str(self.number + 1) and newest.get("run_id") == self.run_id:
-            return True
-        raise self._fenced() from exc
-
-    def _advance(self) -> None:
-        self._delta.update_incremental()
-        self.number += 1
-        if self._delta.transaction_version(_APPLICATION) != self.number:
-            raise self._fenced()
-
-    def _properties(self) -> CommitProperties:
-        number = self.number + 1
-        return CommitProperties(
-            app_transactions=[Transaction(_APPLICATION, number)],
-            custom_metadata={"run_id": self.run_id, "labelmill_number": str(number)},
-        )
-
-    def _fenced(self) -> FencedError:
-        return FencedError(
-            f"another run took over the label table at {self.uri}. What this run ({self.run_id}) committed stays; "
-            "nothing more of it will be. Run the same command again when the other has ended."
-        )
-
-    def compact(self, day: date, *, from_files: int = _COMPACT_FROM_FILES) -> int:
-        """Merge the small files of one day's partition, if it has `from_files`; returns how many fewer there are.
-
-        A merge carries no number of ours, since Delta's optimize takes none; it needs none, as it changes no row.
-        """
-        self._delta.update_incremental()
-        if self._delta.transaction_version(_APPLICATION) != self.number:
-            raise self._fenced()
-        here = f"{PARTITION}={day.isoformat()}/"
-        if sum(here in uri for uri in self._delta.file_uris()) < from_files:
-            return 0
-        try:
-            done: dict[str, Any] = self._delta.optimize.compact(
-                partition_filters=[(PARTITION, "=", day.isoformat())],
-                target_size=_TARGET_FILE_BYTES,
-                commit_properties=CommitProperties(custom_metadata={"run_id": self.run_id}),
-            )
-        except (DeltaError, OSError) as exc:
-            # Every row is committed already; small files cost readers time, not truth.
-            logger.warning("the small files of %s were not merged: %s", day, _one_line(exc))
-            done = {}
-        self._delta.update_incremental()
-        return int(done.get("numFilesRemoved", 0)) - int(done.get("numFilesAdded", 0))
-
-
-def _one_line(exc: BaseException) -> str:
+def one_line(exc: BaseException) -> str:
     """deltalake puts the cause, a full disk say, on a line of its own, behind an arrow in red."""
     lines = [line.strip(" ↳") for line in re.sub(r"\x1b\[[0-9;]*m", "", str(exc)).splitlines()]
     return ": ".join(line for line in lines if line)[:500] or type(exc).__name__

@@ -10,7 +10,8 @@ from datetime import UTC, datetime, timedelta
 
 from labelmill.storage import Store, open_store
 from labelmill.table.lease import hold_lease
-from labelmill.table.table import LabelTable, TableWriter
+from labelmill.table.table import LabelTable
+from labelmill.table.writer import TableWriter
 
 __all__ = ["Compaction", "Unneeded", "compact", "find_unneeded", "vacuum"]
 

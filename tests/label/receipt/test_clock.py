@@ -4,7 +4,7 @@ import pytest
 
 from labelmill.label.receipt.clock import COMMIT, IDLE, START_UP, Clock
 from labelmill.label.work.chunk import Chunk
-from labelmill.table.table import DataFile
+from labelmill.table.data_file import DataFile
 
 
 class Time:

@@ -15,8 +15,8 @@ from labelmill.label.work.samples import Sampler
 from labelmill.model.labeler import Answer
 from labelmill.spec import Prices
 from labelmill.storage import Traffic, open_store
+from labelmill.table.data_file import DataFile
 from labelmill.table.receipts import keep_receipt, last_receipts
-from labelmill.table.table import DataFile
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 LABELS = (HOSTILE, "cat & dog", '"eel" </title><script>alert(2)</script>')

@@ -17,8 +17,10 @@ from labelmill.label.todo.plan import Todo, plan_todo, settings_digests
 from labelmill.model.quantized import INT8_GRAPH
 from labelmill.spec import LabelSpec
 from labelmill.storage import open_store
+from labelmill.table.data_file import put_data_file
 from labelmill.table.row import DATA_SCHEMA, FINAL, STATUSES
-from labelmill.table.table import LabelTable, TableWriter, put_data_file
+from labelmill.table.table import LabelTable
+from labelmill.table.writer import TableWriter
 
 NOW = dt.datetime(2026, 3, 1, tzinfo=dt.UTC)
 DAY = "2026-03-01"

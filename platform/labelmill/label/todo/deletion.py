@@ -11,9 +11,9 @@ from labelmill.label.todo.plan import Todo
 from labelmill.model.bundle import Bundle
 from labelmill.model.labeler import Answer
 from labelmill.storage import Store
+from labelmill.table.data_file import DataFile, put_data_file
 from labelmill.table.row import PARTITION
 from labelmill.table.rows import make_rows
-from labelmill.table.table import DataFile, put_data_file
 
 __all__ = ["put_deleted"]
 

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from labelmill.label.work.histograms import histograms
 from labelmill.label.work.samples import Sample
 from labelmill.storage import Traffic
-from labelmill.table.table import DataFile
+from labelmill.table.data_file import DataFile
 
 __all__ = ["Chunk", "chunk_of"]
 

@@ -38,9 +38,9 @@ from labelmill.model.bundle import Bundle
 from labelmill.model.engines import ElsewhereEngine, EngineName, Gpu, PrecisionName
 from labelmill.model.labeler import Answer, Labeler, label_together
 from labelmill.storage import Traffic, num_retries, open_store, traffic
+from labelmill.table.data_file import existing_data_file, put_data_file
 from labelmill.table.row import PARTITION
 from labelmill.table.rows import make_rows
-from labelmill.table.table import existing_data_file, put_data_file
 
 __all__ = ["ChunkLabeler", "Stage", "not_labelled"]
 

@@ -1,0 +1,144 @@
+"""Writing a label table: one run at a time, in atomic commits, and fenced.
+
+Only the driver commits, and only what a worker returned. The fence is Delta's application transaction: every commit of
+ours carries the next number of one application id, so of two writers on the same snapshot one wins, and the other
+learns that it was replaced.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+from collections.abc import Sequence
+from datetime import UTC, date, datetime
+from typing import Any
+
+from deltalake import CommitProperties, DeltaTable, Schema, Transaction
+from deltalake.exceptions import DeltaError
+from deltalake.transaction import AddAction, RemoveAction
+
+from labelmill.errors import FencedError, TableError
+from labelmill.storage import delta_options, open_store
+from labelmill.table.data_file import STATISTICS, DataFile
+from labelmill.table.row import PARTITION, SCHEMA
+from labelmill.table.table import LabelTable, one_line
+
+__all__ = ["TableWriter"]
+
+logger = logging.getLogger(__name__)
+
+_APPLICATION = "labelmill"
+_DELTA_SCHEMA = Schema.from_arrow(SCHEMA)
+_COMPACT_FROM_FILES = 16
+_TARGET_FILE_BYTES = 256 * 2**20
+
+
+class TableWriter:
+    """The one writer of a label table, fenced. `number` counts the writers and their commits, across all runs."""
+
+    def __init__(self, uri: str) -> None:
+        self.uri = open_store(uri).uri
+        try:
+            self._delta = self._open_or_create()
+            self.number = self._delta.transaction_version(_APPLICATION) or 0
+            self.run_id = f"{self.number + 1:09d}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
+            self._commit([])  # from here on, whoever opened the table before us can no longer commit
+        except (DeltaError, OSError) as exc:
+            raise TableError(f"the label table at {self.uri} cannot be written: {one_line(exc)}") from exc
+
+    def _open_or_create(self) -> DeltaTable:
+        options = delta_options(self.uri)
+        if not DeltaTable.is_deltatable(self.uri, storage_options=options):
+            DeltaTable.create(
+                self.uri,
+                schema=_DELTA_SCHEMA,
+                mode="ignore",
+                partition_by=[PARTITION],
+                storage_options=options,
+                name="labels",
+                configuration={"delta.dataSkippingStatsColumns": ",".join(STATISTICS)},
+            )
+        LabelTable(self.uri)  # says so when it is some other Delta table
+        return DeltaTable(self.uri, storage_options=options)
+
+    def commit(self, files: Sequence[DataFile]) -> None:
+        """Make `files` part of the table, all or none. FencedError: another run took the table over."""
+        try:
+            self._commit([_added(file) for file in files])
+        except (DeltaError, OSError) as exc:
+            raise TableError(
+                f"{len(files)} finished files could not be committed to {self.uri}: {one_line(exc)}. "
+                "What was committed before stays. Mend the cause and run the same command again."
+            ) from exc
+
+    def _commit(self, actions: list[AddAction | RemoveAction]) -> None:
+        if (self._delta.transaction_version(_APPLICATION) or 0) != self.number:
+            raise self._fenced()
+        try:
+            self._delta.create_write_transaction(
+                actions, "append", schema=_DELTA_SCHEMA, partition_by=[PARTITION], commit_properties=self._properties()
+            )
+        except (DeltaError, OSError) as exc:
+            if not self._landed(exc):
+                raise
+        self._advance()
+
+    def _landed(self, exc: Exception) -> bool:
+        """After a failure whose outcome is unknown: did our commit get in? FencedError: somebody else's did."""
+        self._delta.update_incremental()
+        number = self._delta.transaction_version(_APPLICATION) or 0
+        if number == self.number:
+            return False
+        newest = next((entry for entry in self._delta.history(20) if "labelmill_number" in entry), {})
+        if newest.get("labelmill_number") == str(self.number + 1) and newest.get("run_id") == self.run_id:
+            return True
+        raise self._fenced() from exc
+
+    def _advance(self) -> None:
+        self._delta.update_incremental()
+        self.number += 1
+        if self._delta.transaction_version(_APPLICATION) != self.number:
+            raise self._fenced()
+
+    def _properties(self) -> CommitProperties:
+        number = self.number + 1
+        return CommitProperties(
+            app_transactions=[Transaction(_APPLICATION, number)],
+            custom_metadata={"run_id": self.run_id, "labelmill_number": str(number)},
+        )
+
+    def _fenced(self) -> FencedError:
+        return FencedError(
+            f"another run took over the label table at {self.uri}. What this run ({self.run_id}) committed stays; "
+            "nothing more of it will be. Run the same command again when the other has ended."
+        )
+
+    def compact(self, day: date, *, from_files: int = _COMPACT_FROM_FILES) -> int:
+        """Merge the small files of one day's partition, if it has `from_files`; returns how many fewer there are.
+
+        A merge carries no number of ours, since Delta's optimize takes none; it needs none, as it changes no row.
+        """
+        self._delta.update_incremental()
+        if self._delta.transaction_version(_APPLICATION) != self.number:
+            raise self._fenced()
+        here = f"{PARTITION}={day.isoformat()}/"
+        if sum(here in uri for uri in self._delta.file_uris()) < from_files:
+            return 0
+        try:
+            done: dict[str, Any] = self._delta.optimize.compact(
+                partition_filters=[(PARTITION, "=", day.isoformat())],
+                target_size=_TARGET_FILE_BYTES,
+                commit_properties=CommitProperties(custom_metadata={"run_id": self.run_id}),
+            )
+        except (DeltaError, OSError) as exc:
+            # Every row is committed already; small files cost readers time, not truth.
+            logger.warning("the small files of %s were not merged: %s", day, one_line(exc))
+            done = {}
+        self._delta.update_incremental()
+        return int(done.get("numFilesRemoved", 0)) - int(done.get("numFilesAdded", 0))
+
+
+def _added(file: DataFile) -> AddAction:
+    now_ms = int(time.time() * 1000)
+    return AddAction(file.path, file.size_bytes, {PARTITION: file.labelled_on}, now_ms, True, file.statistics)
