@@ -200,9 +200,9 @@ def _check_port_is_free(host: str, port: int) -> None:
 
 def _mean_average_precision(table: str) -> float:
     """Over the readable pictures of the inbox. A label whose confidence `scores: top_k` did not keep counts as 0."""
-    from labelmill.label.show import CURRENT_VIEW
     from labelmill.metrics import evaluate
     from labelmill.table.table import LabelTable
+    from labelmill.table.view import CURRENT_VIEW
 
     with (_STORE / f"{_INBOX}.csv").open(newline="") as file:
         truth = {row["uri"]: {int(label) for label in row["labels"].split(";")} for row in csv.DictReader(file)}

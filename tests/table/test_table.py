@@ -9,11 +9,11 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 
 from labelmill.errors import FencedError, TableError
-from labelmill.label.show import CURRENT_VIEW
 from labelmill.storage import open_store
 from labelmill.table.data_file import DataFile, put_data_file
 from labelmill.table.row import DATA_SCHEMA, FINAL, RETRIED, SCHEMA, STATUSES
 from labelmill.table.table import LabelTable
+from labelmill.table.view import CURRENT_VIEW
 from labelmill.table.writer import TableWriter
 
 DAY = dt.date(2026, 3, 1)

@@ -429,7 +429,7 @@ def show_labels(
 
     Example: labelmill labels show ./demo/labels --status unreadable --limit 5
     """
-    from labelmill.label.show import print_labels
+    from labelmill.cli.show import print_labels
 
     print_labels(table, status=status, limit=limit, current=current, model=model, console=_console())
 

@@ -14,7 +14,7 @@ from labelmill.table.row import STATUSES
 from labelmill.table.table import LabelTable
 from labelmill.table.view import CURRENT_VIEW
 
-__all__ = ["CURRENT_VIEW", "print_labels"]
+__all__ = ["print_labels"]
 
 
 def print_labels(
