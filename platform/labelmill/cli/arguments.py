@@ -1,0 +1,18 @@
+"""Arguments and options that several commands take."""
+
+from typing import Annotated
+
+import typer
+
+__all__ = ["Alias", "Overrides", "RegistryUri", "SpecPath", "TableUri"]
+
+SpecPath = Annotated[str, typer.Argument(metavar="SPEC", help="A job spec, YAML or JSON.", show_default=False)]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="FIELD=VALUE", help="Replace a field: optimize.epochs=3. May be repeated."),
+]
+RegistryUri = Annotated[
+    str, typer.Option("--registry", envvar="LABELMILL_REGISTRY", metavar="URI", help="Where the models are.")
+]
+TableUri = Annotated[str, typer.Argument(metavar="TABLE", help="The output of a label job.")]
+Alias = Annotated[str, typer.Option("--alias", help="The alias to move.")]

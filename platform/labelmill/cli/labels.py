@@ -1,0 +1,101 @@
+"""`labelmill labels`: what a label table holds, and its upkeep."""
+
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from labelmill.cli.arguments import TableUri
+from labelmill.cli.output import console
+from labelmill.terminal import printable
+
+__all__ = ["labels"]
+
+
+class ShowUnlessTold(TyperGroup):
+    """A group whose first argument may also be a table: `labels TABLE` is `labels show TABLE`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args and args[0] not in (*self.commands, *ctx.help_option_names):
+            args = ["show", *args]
+        parsed: list[str] = super().parse_args(ctx, args)
+        return parsed
+
+
+labels = typer.Typer(
+    cls=ShowUnlessTold,
+    help="Show a label table and keep it in order: `labelmill labels TABLE` shows it.\n\n"
+    "Example: labelmill labels ./demo/labels --status unreadable",
+    rich_markup_mode=None,
+    no_args_is_help=True,
+)
+
+
+@labels.command("show")
+def show_labels(
+    table: TableUri,
+    status: Annotated[str | None, typer.Option("--status", help="Only rows with this status.")] = None,
+    limit: Annotated[int, typer.Option("--limit", min=0, help="How many rows to show.")] = 20,
+    current: Annotated[bool, typer.Option("--current", help="One row a picture: the newest.")] = False,
+    model: Annotated[str | None, typer.Option("--model", metavar="NAME", help="Only rows of this model.")] = None,
+) -> None:
+    """Show a label table: its rows, statuses and label counts. `labelmill labels TABLE` is short for it.
+
+    Example: labelmill labels show ./demo/labels --status unreadable --limit 5
+    """
+    from labelmill.cli.show import print_labels
+
+    print_labels(table, status=status, limit=limit, current=current, model=model, console=console())
+
+
+@labels.command("compact")
+def compact_labels(table: TableUri) -> None:
+    """Merge a table's small files, day by day, into files of up to 256 MiB.
+
+    A run merges its own day when it ends; this is for tables that many short runs have written. Refused while a run is
+    on the table. The files that were merged stay until a vacuum.
+
+    Example: labelmill labels compact ./demo/labels
+    """
+    from labelmill.table.upkeep import compact
+
+    done = compact(table)
+    typer.echo(f"{printable(table)}: {done.files_before:,} files before, {done.files_after:,} now")
+
+
+@labels.command("vacuum")
+def vacuum_labels(
+    table: TableUri,
+    older_than_h: Annotated[
+        float, typer.Option("--older-than-h", min=0, help="Hours for which readers may still use an older version.")
+    ] = 168,
+    delete: Annotated[bool, typer.Option("--delete", help="Delete them; without it they are only listed.")] = False,
+) -> None:
+    """List, or with --delete remove, the data files that a table needs no more.
+
+    Those are files that were merged into others, and files of runs that died before they committed them. Refused while
+    a run is on the table.
+
+    Example: labelmill labels vacuum ./demo/labels --delete
+    """
+    from labelmill.table.upkeep import find_unneeded, vacuum
+
+    files = (vacuum if delete else find_unneeded)(table, older_than_h=older_than_h)
+    for file in files:
+        typer.echo(printable(file.key))
+    size = f"{len(files):,} files, {sum(file.size_bytes for file in files) / 2**20:,.1f} MiB"
+    typer.echo(f"{size} deleted" if delete else f"{size} to delete; --delete does it")
+
+
+@labels.command("view")
+def view_labels(
+    table: TableUri,
+    dialect: Annotated[str, typer.Option("--for", metavar="ENGINE", help="duckdb, spark or trino")] = "duckdb",
+) -> None:
+    """Print what to paste into DuckDB, Spark or Trino for a view with the newest row of each picture.
+
+    Example: labelmill labels view ./demo/labels --for spark
+    """
+    from labelmill.table.view import view_text
+
+    typer.echo(view_text(table, dialect), nl=False)
