@@ -105,7 +105,7 @@ def _labelmill(arguments: argparse.Namespace) -> Epoch:
     from labelmill.dataset import load_training_set
     from labelmill.images.transform import Preprocessing
     from labelmill.train.allocator import keep_freed_memory
-    from labelmill.train.feed import Feed, Share
+    from labelmill.train.feed.feed import Feed, Share
     from labelmill.train.loop import to_device
 
     keep_freed_memory()

@@ -8,8 +8,8 @@ import torch
 from labelmill.dataset import TrainingSet, load_training_set
 from labelmill.images.transform import Preprocessing
 from labelmill.spec import TrainSpec
-from labelmill.train.balance import oversampled
-from labelmill.train.feed import Feed, Share
+from labelmill.train.feed.balance import oversampled
+from labelmill.train.feed.feed import Feed, Share
 from labelmill.train.job import Job
 from labelmill.train.loop import Course
 from labelmill.train.losses import build_objective

@@ -14,7 +14,7 @@ from labelmill.model.engines.torch_engine import PixelsToLogits
 from labelmill.model.network import build_network
 from labelmill.spec import TrainSpec, load_spec
 from labelmill.train.adapt import _estimate, _mix, _normalisations, _statistics, make
-from labelmill.train.feed import Feed
+from labelmill.train.feed.feed import Feed
 from train.published import trained_bundle
 from train.runs import job_of, shapes_source, shapes_spec
 from train.shapes import LABELS, write_labels, write_shapes

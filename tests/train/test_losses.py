@@ -11,7 +11,13 @@ from torch.nn import functional
 from labelmill.dataset import Examples
 from labelmill.errors import DataError
 from labelmill.spec import Loss, TrainSpec
-from labelmill.train.balance import check_weighted_labels, class_weights, drawing_weights, oversampled, positive_weights
+from labelmill.train.feed.balance import (
+    check_weighted_labels,
+    class_weights,
+    drawing_weights,
+    oversampled,
+    positive_weights,
+)
 from labelmill.train.job import Job
 from labelmill.train.losses import Objective, build_objective
 from train.runs import shapes_source

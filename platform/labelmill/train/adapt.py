@@ -25,7 +25,7 @@ from labelmill.model.network import build_network, load_weights, save_weights
 from labelmill.spec import Adapt
 from labelmill.storage import LISTING_SCHEMA, open_store
 from labelmill.train.candidate import Candidate
-from labelmill.train.feed import Batch, Feed
+from labelmill.train.feed.feed import Batch, Feed
 from labelmill.train.job import Job
 from labelmill.train.progress import METRIC_BY_TASK
 from labelmill.train.published import changed, published_models

@@ -24,10 +24,10 @@ from labelmill.model.engines.torch_engine import PixelsToLogits
 from labelmill.model.labeler import Labeler
 from labelmill.model.network import save_weights
 from labelmill.train.candidate import Candidate
+from labelmill.train.feed.sample import sample_pixels
 from labelmill.train.job import Job
 from labelmill.train.progress import METRIC_BY_TASK
 from labelmill.train.published import changed, published_models
-from labelmill.train.sample import sample_pixels
 
 __all__ = ["average_states", "make", "renew_statistics"]
 

@@ -9,8 +9,8 @@ from labelmill.dataset import TrainingSet
 from labelmill.errors import ClusterError, DataError, LabelmillError, StorageError
 from labelmill.model.bundle import WEIGHTS_NAME
 from labelmill.spec import Range
-from labelmill.train.balance import check_weighted_labels
 from labelmill.train.candidate import Candidate
+from labelmill.train.feed.balance import check_weighted_labels
 from labelmill.train.job import Job
 from labelmill.train.progress import METRIC_BY_TASK, Epoch, Progress, RunFolder
 from labelmill.train.published import published_models

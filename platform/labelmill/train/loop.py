@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from labelmill.errors import DataError
 from labelmill.images.transform import Preprocessing
 from labelmill.metrics import evaluate
-from labelmill.train.feed import Batch, Feed, check_unreadable
+from labelmill.train.feed.feed import Batch, Feed, check_unreadable
 from labelmill.train.job import Job
 from labelmill.train.layers import freeze
 from labelmill.train.losses import Objective, confidences

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from labelmill.spec import Loss
-from labelmill.train.balance import class_weights, positive_weights
+from labelmill.train.feed.balance import class_weights, positive_weights
 from labelmill.train.job import Job
 
 __all__ = ["Objective", "build_objective", "confidences"]

@@ -19,7 +19,7 @@ from labelmill.model.labeler import Labeler
 from labelmill.model.registry import Registry
 from labelmill.spec import LoadedSpec, TrainSpec
 from labelmill.train.candidate import Candidate
-from labelmill.train.feed import check_unreadable
+from labelmill.train.feed.feed import check_unreadable
 from labelmill.train.progress import METRIC_BY_TASK
 from labelmill.train.report import REPORT_NAME, report_html, report_pictures
 

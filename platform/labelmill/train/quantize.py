@@ -16,9 +16,9 @@ from labelmill.model.engines.child import run_in_child
 from labelmill.model.quantized import INT8_GRAPH, is_quantized
 from labelmill.train.candidate import Candidate
 from labelmill.train.comparison import compare
+from labelmill.train.feed.sample import sample_pixels
 from labelmill.train.job import Job
 from labelmill.train.published import changed, published_models
-from labelmill.train.sample import sample_pixels
 
 __all__ = ["make"]
 

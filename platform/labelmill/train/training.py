@@ -15,7 +15,7 @@ from labelmill.model.bundle import Bundle
 from labelmill.model.registry import Registry
 from labelmill.spec import LoadedSpec, TrainSpec
 from labelmill.train.candidate import make_candidate
-from labelmill.train.feed import check_unreadable
+from labelmill.train.feed.feed import check_unreadable
 from labelmill.train.job import Job
 from labelmill.train.progress import RunFolder
 from labelmill.train.promotion import Promotion, decide_promotion

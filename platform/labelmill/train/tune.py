@@ -17,8 +17,8 @@ from labelmill.errors import ClusterError, DataError, LabelmillError, NotFoundEr
 from labelmill.model.bundle import WEIGHTS_NAME
 from labelmill.spec import trial_specs
 from labelmill.storage import open_store
-from labelmill.train.balance import check_weighted_labels
 from labelmill.train.candidate import Candidate
+from labelmill.train.feed.balance import check_weighted_labels
 from labelmill.train.job import Job
 from labelmill.train.progress import METRIC_BY_TASK, Progress, RunFolder
 from labelmill.train.tracking import Tracking

@@ -9,7 +9,7 @@ from PIL import Image
 
 from labelmill.dataset import TrainingSet
 from labelmill.images.transform import Preprocessing
-from labelmill.train.feed import Feed
+from labelmill.train.feed.feed import Feed
 from labelmill.train.job import Job
 from train.runs import feed_of, job_of, shapes_spec
 

@@ -7,8 +7,8 @@ import pytest
 from labelmill.errors import DataError, UnavailableError
 from labelmill.images.transform import Preprocessing
 from labelmill.spec import TrainSpec
-from labelmill.train import feed as feed_module
-from labelmill.train.feed import Feed, Share
+from labelmill.train.feed import feed as feed_module
+from labelmill.train.feed.feed import Feed, Share
 from train.runs import feed_of, job_of, shapes_spec
 
 

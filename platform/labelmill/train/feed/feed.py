@@ -26,8 +26,8 @@ from labelmill.images.augment import training_pixels
 from labelmill.images.transform import Preprocessing, evaluation_pixels
 from labelmill.spec import TrainSpec
 from labelmill.storage import read_pictures
-from labelmill.train.resizing import resize_by_torch
-from labelmill.train.resolution import training_side_px
+from labelmill.train.feed.resizing import resize_by_torch
+from labelmill.train.feed.resolution import training_side_px
 
 __all__ = ["Batch", "Feed", "Share", "check_unreadable"]
 
