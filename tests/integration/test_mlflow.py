@@ -21,10 +21,10 @@ from labelmill.errors import ClusterError
 from labelmill.model.registry import Registry
 from labelmill.spec import load_spec
 from labelmill.train.job import Job
-from labelmill.train.tracking import Tracking
+from labelmill.train.tracking.tracking import Tracking
 from train.runs import shapes_source
 from train.shapes import write_labels, write_shapes
-from train.test_tracking import progress_of
+from train.tracking.test_tracking import progress_of
 
 pytest.importorskip("mlflow", reason="no MLflow client: pip install 'labelmill[mlflow]'")
 SERVER = os.environ.get("LABELMILL_TEST_MLFLOW")

@@ -14,7 +14,7 @@ from labelmill.train.feed.balance import check_weighted_labels
 from labelmill.train.job import Job
 from labelmill.train.progress import METRIC_BY_TASK, Epoch, Progress, RunFolder
 from labelmill.train.published import published_models
-from labelmill.train.tracking import Tracking
+from labelmill.train.tracking.tracking import Tracking
 from labelmill.train.workplace import in_background, last_line, workplace
 
 if TYPE_CHECKING:

@@ -21,8 +21,8 @@ from labelmill.train.progress import RunFolder
 from labelmill.train.promotion import Promotion, decide_promotion
 from labelmill.train.publication import check_threshold_labels, publish
 from labelmill.train.report import REPORT_NAME
-from labelmill.train.tensorboard import write_events
-from labelmill.train.tracking import tracked
+from labelmill.train.tracking.tensorboard import write_events
+from labelmill.train.tracking.tracking import tracked
 
 __all__ = ["TrainResult", "run", "run_digest"]
 

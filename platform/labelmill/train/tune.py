@@ -21,7 +21,7 @@ from labelmill.train.candidate import Candidate
 from labelmill.train.feed.balance import check_weighted_labels
 from labelmill.train.job import Job
 from labelmill.train.progress import METRIC_BY_TASK, Progress, RunFolder
-from labelmill.train.tracking import Tracking
+from labelmill.train.tracking.tracking import Tracking
 from labelmill.train.workplace import in_background, last_line, workplace
 
 __all__ = ["make"]

@@ -11,8 +11,8 @@ from tensorboardX.record_writer import masked_crc32c
 from labelmill.images.transform import Preprocessing
 from labelmill.train.job import Job
 from labelmill.train.progress import Progress
-from labelmill.train.tensorboard import EVENTS_NAME, write_events
-from labelmill.train.tracking import Tracking
+from labelmill.train.tracking.tensorboard import EVENTS_NAME, write_events
+from labelmill.train.tracking.tracking import Tracking
 from train.runs import epoch_record, shapes_spec
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from labelmill.model.bundle import Bundle
 from labelmill.spec import TrainSpec
 from labelmill.storage import open_store
-from labelmill.train.curves import Point, curve_points
 from labelmill.train.progress import Progress
+from labelmill.train.tracking.curves import Point, curve_points
 
 __all__ = ["EVENTS_NAME", "TensorBoard", "event_file", "write_events"]
 

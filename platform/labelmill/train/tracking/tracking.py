@@ -12,10 +12,10 @@ from typing import Protocol
 
 from labelmill.errors import LabelmillError
 from labelmill.model.bundle import Bundle
-from labelmill.train.curves import Point, curve_points
 from labelmill.train.job import Job
 from labelmill.train.progress import Progress
-from labelmill.train.tensorboard import TensorBoard
+from labelmill.train.tracking.curves import Point, curve_points
+from labelmill.train.tracking.tensorboard import TensorBoard
 
 __all__ = ["Tracking", "tracked"]
 
@@ -45,7 +45,7 @@ class Tracking:
         self._trackers: list[Tracker] = [TensorBoard(job.run_uri)]
         self._silent: list[Tracker] = []
         if job.spec.tracking.mlflow:
-            from labelmill.train.mlflow_run import MlflowRun  # MLflow takes a second to import
+            from labelmill.train.tracking.mlflow_run import MlflowRun  # MLflow takes a second to import
 
             self._trackers.append(MlflowRun(job))
 

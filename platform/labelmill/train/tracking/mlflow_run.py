@@ -11,8 +11,8 @@ from typing import Any
 
 from labelmill.errors import ClusterError
 from labelmill.model.bundle import Bundle
-from labelmill.train.curves import Point
 from labelmill.train.job import Job
+from labelmill.train.tracking.curves import Point
 
 __all__ = ["MlflowRun"]
 
