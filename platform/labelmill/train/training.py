@@ -18,9 +18,9 @@ from labelmill.train.candidate import make_candidate
 from labelmill.train.feed.feed import check_unreadable
 from labelmill.train.job import Job
 from labelmill.train.progress import RunFolder
-from labelmill.train.promotion import Promotion, decide_promotion
-from labelmill.train.publication import check_threshold_labels, publish
-from labelmill.train.report import REPORT_NAME
+from labelmill.train.publication.promotion import Promotion, decide_promotion
+from labelmill.train.publication.publication import check_threshold_labels, publish
+from labelmill.train.publication.report import REPORT_NAME
 from labelmill.train.tracking.tensorboard import write_events
 from labelmill.train.tracking.tracking import tracked
 

@@ -9,7 +9,7 @@ from labelmill.evaluate.report.pictures import ReportPictures
 from labelmill.images.transform import Preprocessing
 from labelmill.model.bundle import BundleDraft
 from labelmill.train.progress import Epoch, Progress
-from labelmill.train.report import report_html
+from labelmill.train.publication.report import report_html
 
 LABELS = ("<script>alert(1)</script>", "cat & dog", '"eel"')
 

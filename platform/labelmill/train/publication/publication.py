@@ -21,7 +21,7 @@ from labelmill.spec import LoadedSpec, TrainSpec
 from labelmill.train.candidate import Candidate
 from labelmill.train.feed.feed import check_unreadable
 from labelmill.train.progress import METRIC_BY_TASK
-from labelmill.train.report import REPORT_NAME, report_html, report_pictures
+from labelmill.train.publication.report import REPORT_NAME, report_html, report_pictures
 
 __all__ = ["check_threshold_labels", "publish"]
 

@@ -8,7 +8,7 @@ from labelmill.evaluate.answers import answer, measure
 from labelmill.model.bundle import Bundle
 from labelmill.model.labeler import Labeler
 from labelmill.model.registry import Registry
-from labelmill.train.promotion import Promotion, decide_promotion
+from labelmill.train.publication.promotion import Promotion, decide_promotion
 from train.runs import job_of, shapes_spec
 from train.shapes import LABELS
 

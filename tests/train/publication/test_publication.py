@@ -19,7 +19,7 @@ from labelmill.model.network import build_network, load_weights, save_weights
 from labelmill.model.registry import Registry
 from labelmill.spec import LoadedSpec
 from labelmill.train.candidate import Candidate
-from labelmill.train.publication import check_threshold_labels, publish
+from labelmill.train.publication.publication import check_threshold_labels, publish
 from train.runs import job_of, shapes_source, shapes_spec
 from train.shapes import LABELS
 
