@@ -104,9 +104,9 @@ def _labelmill(arguments: argparse.Namespace) -> Epoch:
 
     from labelmill.dataset import load_training_set
     from labelmill.images.transform import Preprocessing
-    from labelmill.train.allocator import keep_freed_memory
     from labelmill.train.feed.feed import Feed, Share
-    from labelmill.train.loop import to_device
+    from labelmill.train.loop.allocator import keep_freed_memory
+    from labelmill.train.loop.loop import to_device
 
     keep_freed_memory()
     spec, preprocessing = _spec(arguments), Preprocessing(arguments.image_size, 1.0, _MEAN, _STD)
@@ -167,7 +167,7 @@ def _ray_data(arguments: argparse.Namespace) -> Epoch:
 
     from labelmill.images.augment import training_pixels
     from labelmill.images.transform import Preprocessing
-    from labelmill.train.loop import to_device
+    from labelmill.train.loop.loop import to_device
 
     spec, preprocessing = _spec(arguments), Preprocessing(arguments.image_size, 1.0, _MEAN, _STD)
     ray.init(include_dashboard=False, log_to_driver=False, logging_level="error")

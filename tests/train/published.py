@@ -9,7 +9,7 @@ from bundles import make_draft
 from labelmill.model.bundle import WEIGHTS_NAME, Bundle
 from labelmill.model.network import save_weights
 from labelmill.model.registry import Registry
-from labelmill.train.loop import train
+from labelmill.train.loop.loop import train
 from train.runs import shapes_spec, started
 from train.shapes import LABELS
 

@@ -11,11 +11,11 @@ from labelmill.spec import TrainSpec
 from labelmill.train.feed.balance import oversampled
 from labelmill.train.feed.feed import Feed, Share
 from labelmill.train.job import Job
-from labelmill.train.loop import Course
-from labelmill.train.losses import build_objective
+from labelmill.train.loop.loop import Course
+from labelmill.train.loop.losses import build_objective
+from labelmill.train.loop.state import State, start_state
+from labelmill.train.loop.team import Team
 from labelmill.train.progress import Epoch
-from labelmill.train.state import State, start_state
-from labelmill.train.team import Team
 from train.shapes import write_labels, write_shapes
 
 ALONE = Team(0, 1, torch.device("cpu"))

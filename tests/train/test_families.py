@@ -12,9 +12,9 @@ from labelmill.model.labeler import Labeler
 from labelmill.model.network import build_network, head_names, head_of, save_weights
 from labelmill.model.registry import Registry
 from labelmill.train.job import Job
-from labelmill.train.loop import train
-from labelmill.train.starting_point import starting_point
-from labelmill.train.state import State
+from labelmill.train.loop.loop import train
+from labelmill.train.loop.starting_point import starting_point
+from labelmill.train.loop.state import State
 from pictures import jpeg_bytes
 from train.runs import shapes_spec, started
 

@@ -10,7 +10,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from labelmill.spec import TrainSpec
-from labelmill.train.loop import to_device, train
+from labelmill.train.loop.loop import to_device, train
 from train.runs import shapes_source, started
 
 COLOURS = {"red": (205, 60, 60), "orange": (205, 110, 50), "yellow": (200, 190, 60), "green": (60, 180, 80)}

@@ -14,11 +14,11 @@ from labelmill.dataset import Examples
 from labelmill.errors import LabelmillError
 from labelmill.spec import Range, TrainSpec
 from labelmill.train.job import Job
-from labelmill.train.pause import Pauses
+from labelmill.train.loop.pause import Pauses
+from labelmill.train.loop.state import State, keep_state
+from labelmill.train.loop.team import Team
+from labelmill.train.loop.worker import take_part
 from labelmill.train.progress import Epoch, RunFolder
-from labelmill.train.state import State, keep_state
-from labelmill.train.team import Team
-from labelmill.train.worker import take_part
 
 __all__ = ["Watch", "run_trials"]
 

@@ -20,7 +20,7 @@ from labelmill.train.candidate import Candidate
 from labelmill.train.feed.feed import Batch, Feed
 from labelmill.train.head import Head, Seen, best_head
 from labelmill.train.job import Job
-from labelmill.train.starting_point import starting_point
+from labelmill.train.loop.starting_point import starting_point
 
 __all__ = ["make"]
 

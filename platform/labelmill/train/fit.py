@@ -149,7 +149,7 @@ def _trainer(job: Job, examples: object, folder: Path) -> "TorchTrainer":
     import ray.train
     from ray.train.torch import TorchTrainer
 
-    from labelmill.train.worker import run_worker
+    from labelmill.train.loop.worker import run_worker
 
     workers = job.spec.workers
     count = workers.count

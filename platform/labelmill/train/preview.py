@@ -19,7 +19,7 @@ from labelmill.model.network import default_preprocessing
 from labelmill.page.document import document, table
 from labelmill.spec import LoadedSpec, TrainSpec
 from labelmill.storage import read_pictures
-from labelmill.train.mixing import mixed
+from labelmill.train.loop.mixing import mixed
 
 __all__ = ["write_preview"]
 

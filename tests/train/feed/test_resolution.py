@@ -10,7 +10,7 @@ from labelmill.images.transform import Preprocessing
 from labelmill.model.network import build_network
 from labelmill.train.feed.resizing import resize_by_torch
 from labelmill.train.feed.resolution import check_sides, training_side_px
-from labelmill.train.loop import to_device
+from labelmill.train.loop.loop import to_device
 from pictures import scene
 from train.runs import shapes_spec, started
 

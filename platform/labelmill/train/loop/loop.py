@@ -18,14 +18,14 @@ from labelmill.images.transform import Preprocessing
 from labelmill.metrics import evaluate
 from labelmill.train.feed.feed import Batch, Feed, check_unreadable
 from labelmill.train.job import Job
-from labelmill.train.layers import freeze
-from labelmill.train.losses import Objective, confidences
-from labelmill.train.mixing import mixed
-from labelmill.train.precision import Precision
+from labelmill.train.loop.layers import freeze
+from labelmill.train.loop.losses import Objective, confidences
+from labelmill.train.loop.mixing import mixed
+from labelmill.train.loop.precision import Precision
+from labelmill.train.loop.schedule import build_schedule
+from labelmill.train.loop.state import State
+from labelmill.train.loop.team import Team
 from labelmill.train.progress import METRIC_BY_TASK, Epoch
-from labelmill.train.schedule import build_schedule
-from labelmill.train.state import State
-from labelmill.train.team import Team
 
 __all__ = ["Course", "train"]
 

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from labelmill.train import pause
-from labelmill.train.pause import Pauses
-from labelmill.train.team import Team
+from labelmill.train.loop import pause
+from labelmill.train.loop.pause import Pauses
+from labelmill.train.loop.team import Team
 
 
 class Clock:

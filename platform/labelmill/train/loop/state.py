@@ -13,11 +13,11 @@ from torch.amp.grad_scaler import GradScaler
 from labelmill.errors import SpecError
 from labelmill.model.network import load_weights, save_weights
 from labelmill.train.job import Job
-from labelmill.train.optimizer import build_optimizer, load_optimizer, read_state, write_state
-from labelmill.train.precision import Precision
+from labelmill.train.loop.optimizer import build_optimizer, load_optimizer, read_state, write_state
+from labelmill.train.loop.precision import Precision
+from labelmill.train.loop.starting_point import starting_point
+from labelmill.train.loop.team import Team
 from labelmill.train.progress import Progress, RunFolder
-from labelmill.train.starting_point import starting_point
-from labelmill.train.team import Team
 
 __all__ = ["State", "keep_state", "start_state"]
 

@@ -5,8 +5,8 @@ import torch
 
 from labelmill.errors import SpecError
 from labelmill.spec import Optimize
-from labelmill.train.optimizer import build_optimizer
-from labelmill.train.schedule import build_schedule
+from labelmill.train.loop.optimizer import build_optimizer
+from labelmill.train.loop.schedule import build_schedule
 
 
 def rates(num_steps_per_epoch: int = 10, **settings: object) -> list[float]:

@@ -10,7 +10,7 @@ from timm.optim._optim_factory import default_registry
 
 from labelmill.errors import SpecError
 from labelmill.spec import Optimize, optimizers
-from labelmill.train.optimizer import build_optimizer, load_optimizer, read_state, write_state
+from labelmill.train.loop.optimizer import build_optimizer, load_optimizer, read_state, write_state
 
 # What the loop sets itself, and what would change how a step is computed but not what it gives.
 NOT_OPTIONS = {"params", "lr", "weight_decay", "foreach", "fused", "capturable", "differentiable", "maximize", "kwargs"}

@@ -19,7 +19,7 @@ from labelmill.train.feed.balance import (
     positive_weights,
 )
 from labelmill.train.job import Job
-from labelmill.train.losses import Objective, build_objective
+from labelmill.train.loop.losses import Objective, build_objective
 from train.runs import shapes_source
 
 LABELS = ("blue", "green", "red")

@@ -6,8 +6,8 @@ from torch import nn
 
 from labelmill.model.network import build_network, head_of
 from labelmill.spec import Optimize
-from labelmill.train.layers import depths, freeze
-from labelmill.train.optimizer import build_optimizer
+from labelmill.train.loop.layers import depths, freeze
+from labelmill.train.loop.optimizer import build_optimizer
 
 NETWORKS = [("timm/test_resnet", 32), ("timm/test_vit", 48), ("torchvision/squeezenet1_1", 32)]
 

@@ -2,7 +2,7 @@
 
 import time
 
-from labelmill.train.team import Team
+from labelmill.train.loop.team import Team
 
 __all__ = ["Pauses"]
 

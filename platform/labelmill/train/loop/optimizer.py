@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from labelmill.errors import SpecError
 from labelmill.spec import Optimize
-from labelmill.train.layers import depths
+from labelmill.train.loop.layers import depths
 
 __all__ = ["build_optimizer", "load_optimizer", "read_state", "write_state"]
 

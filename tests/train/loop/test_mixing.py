@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from labelmill.spec import Augment
-from labelmill.train.loop import train
-from labelmill.train.mixing import mixed
+from labelmill.train.loop.loop import train
+from labelmill.train.loop.mixing import mixed
 from train.runs import shapes_spec, started
 
 

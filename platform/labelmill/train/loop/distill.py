@@ -17,7 +17,7 @@ from labelmill.images.transform import Preprocessing
 from labelmill.model.bundle import Bundle
 from labelmill.model.engines import load_engine
 from labelmill.train.job import Job
-from labelmill.train.losses import Objective
+from labelmill.train.loop.losses import Objective
 from labelmill.train.published import published_models
 
 __all__ = ["Teachers", "distance", "taught"]

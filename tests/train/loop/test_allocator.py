@@ -7,7 +7,7 @@ import pytest
 STEPS = """
 import resource, sys
 import torch
-from labelmill.train.allocator import keep_freed_memory
+from labelmill.train.loop.allocator import keep_freed_memory
 if sys.argv[1] == "kept":
     keep_freed_memory()
 def faults_of_a_step():

@@ -7,9 +7,9 @@ from safetensors.torch import load_file
 from labelmill.errors import DataError, SpecError
 from labelmill.images.transform import Preprocessing
 from labelmill.spec import Optimize
-from labelmill.train.loop import Pass, to_device, train, train_step
+from labelmill.train.loop.loop import Pass, to_device, train, train_step
+from labelmill.train.loop.state import State, keep_state
 from labelmill.train.progress import Epoch, Progress, RunFolder
-from labelmill.train.state import State, keep_state
 from train.runs import shapes_spec, started
 
 

@@ -12,18 +12,18 @@ import ray.train.torch
 import torch
 
 from labelmill.dataset import Examples
-from labelmill.train.allocator import keep_freed_memory
-from labelmill.train.distill import taught
 from labelmill.train.feed.balance import oversampled
 from labelmill.train.feed.feed import Feed, Share
 from labelmill.train.feed.resolution import check_sides
 from labelmill.train.job import Job
-from labelmill.train.loop import Course, train
-from labelmill.train.losses import build_objective
-from labelmill.train.pause import Pauses
+from labelmill.train.loop.allocator import keep_freed_memory
+from labelmill.train.loop.distill import taught
+from labelmill.train.loop.loop import Course, train
+from labelmill.train.loop.losses import build_objective
+from labelmill.train.loop.pause import Pauses
+from labelmill.train.loop.state import State, keep_state, start_state
+from labelmill.train.loop.team import Team
 from labelmill.train.progress import RunFolder
-from labelmill.train.state import State, keep_state, start_state
-from labelmill.train.team import Team
 
 __all__ = ["run_worker", "take_part"]
 

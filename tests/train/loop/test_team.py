@@ -12,9 +12,9 @@ from safetensors.torch import load_file, save_file
 
 from labelmill.model.network import build_network, save_weights
 from labelmill.spec import TrainSpec
-from labelmill.train.loop import average_buffers, train
-from labelmill.train.state import start_state
-from labelmill.train.team import Team
+from labelmill.train.loop.loop import average_buffers, train
+from labelmill.train.loop.state import start_state
+from labelmill.train.loop.team import Team
 from train.runs import ALONE, course_of, feed_of, job_of, shapes_spec
 
 NUM_WORKERS = 2
