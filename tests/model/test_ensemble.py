@@ -7,7 +7,7 @@ from labelmill.model.bundle import WEIGHTS_NAME
 from labelmill.model.engines.torch_engine import PixelsToLogits
 from labelmill.model.ensemble import Member, ensemble_architecture, ensemble_members
 from labelmill.model.labeler import Labeler
-from labelmill.train.ensemble import assemble
+from labelmill.train.approaches.ensemble import assemble
 from labelmill.train.published import changed
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)

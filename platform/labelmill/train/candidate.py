@@ -15,14 +15,14 @@ __all__ = ["Candidate", "make_candidate"]
 
 # Loaded when asked for: most of them import torch.
 _APPROACHES = {
-    "fine_tune": "labelmill.train.fit",
-    "linear_probe": "labelmill.train.few_shot",
-    "prototype": "labelmill.train.few_shot",
-    "adapt": "labelmill.train.adapt",
-    "quantize": "labelmill.train.quantize",
-    "prune": "labelmill.train.prune",
-    "ensemble": "labelmill.train.ensemble",
-    "average": "labelmill.train.average",
+    "fine_tune": "labelmill.train.approaches.fit",
+    "linear_probe": "labelmill.train.approaches.few_shot",
+    "prototype": "labelmill.train.approaches.few_shot",
+    "adapt": "labelmill.train.approaches.adapt",
+    "quantize": "labelmill.train.approaches.quantize",
+    "prune": "labelmill.train.approaches.prune",
+    "ensemble": "labelmill.train.approaches.ensemble",
+    "average": "labelmill.train.approaches.average",
 }
 _SEARCH = "labelmill.train.tune"
 

@@ -13,7 +13,7 @@ from labelmill.model.bundle import Bundle
 from labelmill.model.engines.torch_engine import PixelsToLogits
 from labelmill.model.network import build_network
 from labelmill.spec import TrainSpec, load_spec
-from labelmill.train.adapt import _estimate, _mix, _normalisations, _statistics, make
+from labelmill.train.approaches.adapt import _estimate, _mix, _normalisations, _statistics, make
 from labelmill.train.feed.feed import Feed
 from train.published import trained_bundle
 from train.runs import job_of, shapes_source, shapes_spec

@@ -16,9 +16,9 @@ from labelmill.images.transform import Preprocessing
 from labelmill.model.bundle import WEIGHTS_NAME
 from labelmill.model.engines.torch_engine import PixelsToLogits
 from labelmill.model.network import head_of, save_weights
+from labelmill.train.approaches.head import Head, Seen, best_head
 from labelmill.train.candidate import Candidate
 from labelmill.train.feed.feed import Batch, Feed
-from labelmill.train.head import Head, Seen, best_head
 from labelmill.train.job import Job
 from labelmill.train.loop.starting_point import starting_point
 

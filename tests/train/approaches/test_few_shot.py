@@ -14,7 +14,7 @@ from labelmill.model.engines.torch_engine import PixelsToLogits
 from labelmill.model.network import build_network, head_names, save_weights
 from labelmill.model.registry import Registry
 from labelmill.spec import TrainSpec, load_spec
-from labelmill.train.few_shot import make
+from labelmill.train.approaches.few_shot import make
 from train.runs import job_of, shapes_source, shapes_spec
 from train.shapes import write_labels, write_shapes
 

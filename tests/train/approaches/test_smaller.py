@@ -20,7 +20,7 @@ from labelmill.model.quantized import INT8_GRAPH, INT8_WEIGHTS, is_quantized
 from labelmill.model.registry import Registry
 from labelmill.spec import TrainSpec, load_spec
 from labelmill.train import TrainResult
-from labelmill.train.average import average_states, renew_statistics
+from labelmill.train.approaches.average import average_states, renew_statistics
 from labelmill.train.candidate import make_candidate
 from labelmill.train.training import run_digest
 from train.published import trained_bundle

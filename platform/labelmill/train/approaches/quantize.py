@@ -14,8 +14,8 @@ from labelmill.errors import BundleError, SpecError
 from labelmill.model.bundle import WEIGHTS_NAME, Bundle
 from labelmill.model.engines.child import run_in_child
 from labelmill.model.quantized import INT8_GRAPH, is_quantized
+from labelmill.train.approaches.comparison import compare
 from labelmill.train.candidate import Candidate
-from labelmill.train.comparison import compare
 from labelmill.train.feed.sample import sample_pixels
 from labelmill.train.job import Job
 from labelmill.train.published import changed, published_models

@@ -3,7 +3,7 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from labelmill.train.head import _PENALTIES, Seen, _fitted, _linear_probes, best_head
+from labelmill.train.approaches.head import _PENALTIES, Seen, _fitted, _linear_probes, best_head
 
 
 def clusters(num_each: int = 30, spread: float = 1.0, seed: int = 0) -> Seen:

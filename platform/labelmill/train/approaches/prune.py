@@ -9,9 +9,9 @@ from labelmill.errors import SpecError
 from labelmill.model.ensemble import ensemble_members
 from labelmill.model.pruned import pruned_architecture, pruned_share
 from labelmill.spec import TrainModel
-from labelmill.train import fit
+from labelmill.train.approaches import fit
+from labelmill.train.approaches.comparison import compare
 from labelmill.train.candidate import Candidate
-from labelmill.train.comparison import compare
 from labelmill.train.job import Job
 from labelmill.train.published import changed, published_models
 

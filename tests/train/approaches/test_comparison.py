@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from labelmill.errors import DataError
-from labelmill.train.comparison import Comparison
+from labelmill.train.approaches.comparison import Comparison
 
 COMPARISON = Comparison(
     model="digits@3",
