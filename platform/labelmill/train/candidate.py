@@ -24,7 +24,7 @@ _APPROACHES = {
     "ensemble": "labelmill.train.approaches.ensemble",
     "average": "labelmill.train.approaches.average",
 }
-_SEARCH = "labelmill.train.tune"
+_SEARCH = "labelmill.train.search.tune"
 
 
 @dataclass(frozen=True)

@@ -127,7 +127,7 @@ class _Search:
         return self._followed.get(trial.number)
 
     def _run(self, training_set: TrainingSet) -> None:
-        from labelmill.train.asha import run_trials
+        from labelmill.train.search.asha import run_trials
 
         jobs = {trial.number: trial.job for trial in self._trials}
         with tempfile.TemporaryDirectory(prefix="labelmill-search-", ignore_cleanup_errors=True) as folder:
