@@ -1,24 +1,24 @@
 """What a user writes: one YAML or JSON file describes one run."""
 
-from labelmill.spec.adapt import Adapt
-from labelmill.spec.augment import Augment, ColourJitter
-from labelmill.spec.catalogue import Architecture, architecture_table, architectures, find_architectures
-from labelmill.spec.data import ExtraData, Split, TrainData
 from labelmill.spec.evaluate import EvaluateData, EvaluateSpec
-from labelmill.spec.few_shot import FewShot
 from labelmill.spec.label import Images, LabelSpec, Prices
 from labelmill.spec.load import LoadedSpec, Spec, load_spec
-from labelmill.spec.loss import Loss
-from labelmill.spec.network import TrainModel
-from labelmill.spec.optimize import Optimize, optimizers
 from labelmill.spec.pattern import pattern_regex
-from labelmill.spec.published import Average, Distill, Ensemble, Prune, Quantize
 from labelmill.spec.schema import json_schema
 from labelmill.spec.serve import Batching, ServeSpec
-from labelmill.spec.thresholds import ThresholdRule, ThresholdRules
-from labelmill.spec.tracking import Tracking
-from labelmill.spec.train import Range, TrainSpec, Workers
-from labelmill.spec.tune import Interval, Tune, trial_specs
+from labelmill.spec.train.adapt import Adapt
+from labelmill.spec.train.augment import Augment, ColourJitter
+from labelmill.spec.train.catalogue import Architecture, architecture_table, architectures, find_architectures
+from labelmill.spec.train.data import ExtraData, Split, TrainData
+from labelmill.spec.train.few_shot import FewShot
+from labelmill.spec.train.loss import Loss
+from labelmill.spec.train.network import TrainModel
+from labelmill.spec.train.optimize import Optimize, optimizers
+from labelmill.spec.train.published import Average, Distill, Ensemble, Prune, Quantize
+from labelmill.spec.train.thresholds import ThresholdRule, ThresholdRules
+from labelmill.spec.train.tracking import Tracking
+from labelmill.spec.train.train import Range, TrainSpec, Workers
+from labelmill.spec.train.tune import Interval, Tune, trial_specs
 
 __all__ = [
     "Adapt",

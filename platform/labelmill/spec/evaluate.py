@@ -4,7 +4,6 @@ from typing import Literal
 
 from pydantic import Field
 
-from labelmill.spec.data import LabelsAddress
 from labelmill.spec.parts import (
     Engine,
     Fraction,
@@ -17,6 +16,7 @@ from labelmill.spec.parts import (
     RobustnessPictures,
     Uri,
 )
+from labelmill.spec.train.data import LabelsAddress
 
 __all__ = ["EvaluateData", "EvaluateSpec"]
 

@@ -17,7 +17,7 @@ from labelmill.spec.problems import describe
 from labelmill.spec.serve import ServeSpec
 from labelmill.spec.source import Source, apply_override, read_source
 from labelmill.spec.substitute import Substitution, substitute
-from labelmill.spec.train import TrainSpec
+from labelmill.spec.train.train import TrainSpec
 
 __all__ = ["LoadedSpec", "Spec", "load_spec"]
 

@@ -17,7 +17,7 @@ NOT_OPTIONS = {"params", "lr", "weight_decay", "foreach", "fused", "capturable",
 
 
 def known_to_timm() -> str:
-    """What spec/optimizers.txt should hold: name and options, but for those that want other libraries or a second
+    """What spec/train/optimizers.txt should hold: name and options, but for those that want other libraries or a second
     backward, and for kron, whose state holds that of Python's own dice.
     """
     lines = []

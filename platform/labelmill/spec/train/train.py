@@ -5,12 +5,6 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from labelmill.spec.adapt import Adapt
-from labelmill.spec.augment import Augment
-from labelmill.spec.data import TrainData
-from labelmill.spec.few_shot import FewShot
-from labelmill.spec.network import TrainModel
-from labelmill.spec.optimize import Optimize
 from labelmill.spec.parts import (
     Fraction,
     MaxPixels,
@@ -22,10 +16,16 @@ from labelmill.spec.parts import (
     Whole,
     conflict,
 )
-from labelmill.spec.published import Average, Distill, Ensemble, Prune, Quantize
-from labelmill.spec.thresholds import ThresholdRules
-from labelmill.spec.tracking import Tracking
-from labelmill.spec.tune import Tune, check_trials
+from labelmill.spec.train.adapt import Adapt
+from labelmill.spec.train.augment import Augment
+from labelmill.spec.train.data import TrainData
+from labelmill.spec.train.few_shot import FewShot
+from labelmill.spec.train.network import TrainModel
+from labelmill.spec.train.optimize import Optimize
+from labelmill.spec.train.published import Average, Distill, Ensemble, Prune, Quantize
+from labelmill.spec.train.thresholds import ThresholdRules
+from labelmill.spec.train.tracking import Tracking
+from labelmill.spec.train.tune import Tune, check_trials
 
 __all__ = ["Range", "TrainSpec", "Workers"]
 

@@ -5,9 +5,9 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-from labelmill.spec.catalogue import architectures
 from labelmill.spec.nearest import nearest
 from labelmill.spec.parts import NAME_PATTERN, Number, Part, Whole, expected
+from labelmill.spec.train.catalogue import architectures
 
 __all__ = ["TrainModel"]
 

@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from labelmill.spec.loss import Loss
 from labelmill.spec.nearest import listing, nearest
 from labelmill.spec.parts import Fraction, Number, Part, Seed, Whole, conflict, expected
+from labelmill.spec.train.loss import Loss
 
 __all__ = ["Optimize", "optimizers"]
 
@@ -30,7 +30,7 @@ _SCHEDULE_NEEDS = {"step": "decay_epochs", "multistep": "decay_milestones"}
 @cache
 def optimizers() -> Mapping[str, tuple[str, ...]]:
     """The optimizers that a spec may name, by timm's names, and the options that each takes."""
-    lines = files("labelmill.spec").joinpath("optimizers.txt").read_text("utf-8").splitlines()
+    lines = files("labelmill.spec.train").joinpath("optimizers.txt").read_text("utf-8").splitlines()
     return {name: tuple(options) for name, *options in (line.split() for line in lines)}
 
 

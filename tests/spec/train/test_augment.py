@@ -4,7 +4,7 @@ import pytest
 
 from labelmill.errors import SpecError
 from labelmill.spec import load_spec
-from labelmill.spec.augment import PRESETS, Augment
+from labelmill.spec.train.augment import PRESETS, Augment
 
 TRAIN = """\
 kind: train

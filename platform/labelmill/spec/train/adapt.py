@@ -3,7 +3,7 @@
 from pydantic import Field
 
 from labelmill.spec.parts import Part, Seed, Uri, Whole
-from labelmill.spec.published import Published
+from labelmill.spec.train.published import Published
 
 __all__ = ["Adapt"]
 

@@ -12,7 +12,7 @@ from labelmill.spec.nearest import listing, nearest
 from labelmill.spec.parts import Part, Seed, Whole, conflict, expected
 
 if TYPE_CHECKING:
-    from labelmill.spec.train import TrainSpec
+    from labelmill.spec.train.train import TrainSpec
 
 __all__ = ["Interval", "Tune", "check_trials", "trial_specs"]
 

@@ -26,7 +26,7 @@ class Architecture(NamedTuple):
 @cache
 def architecture_table() -> tuple[Architecture, ...]:
     """Every architecture, sorted by name, timm's first."""
-    with files("labelmill.spec").joinpath("architectures.csv").open(encoding="utf-8") as lines:
+    with files("labelmill.spec.train").joinpath("architectures.csv").open(encoding="utf-8") as lines:
         return tuple(
             Architecture(
                 row["name"],
