@@ -92,7 +92,7 @@ def imported(node: ast.AST, package: str) -> Iterator[str]:
 
 
 def unit(module: str) -> str:
-    """The part of the package that a module belongs to: `labelmill.spec.load` is in `spec`."""
+    """The part of the package that a module belongs to: `labelmill.spec.reading.load` is in `spec`."""
     return module.partition(".")[2].partition(".")[0]
 
 

@@ -2,9 +2,9 @@
 
 from labelmill.spec.evaluate import EvaluateData, EvaluateSpec
 from labelmill.spec.label import Images, LabelSpec, Prices
-from labelmill.spec.load import LoadedSpec, Spec, load_spec
 from labelmill.spec.pattern import pattern_regex
-from labelmill.spec.schema import json_schema
+from labelmill.spec.reading.load import LoadedSpec, Spec, load_spec
+from labelmill.spec.reading.schema import json_schema
 from labelmill.spec.serve import Batching, ServeSpec
 from labelmill.spec.train.adapt import Adapt
 from labelmill.spec.train.augment import Augment, ColourJitter

@@ -13,10 +13,10 @@ from labelmill.errors import SpecError
 from labelmill.spec.evaluate import EvaluateSpec
 from labelmill.spec.label import LabelSpec
 from labelmill.spec.nearest import listing, nearest
-from labelmill.spec.problems import describe
+from labelmill.spec.reading.problems import describe
+from labelmill.spec.reading.source import Source, apply_override, read_source
+from labelmill.spec.reading.substitute import Substitution, substitute
 from labelmill.spec.serve import ServeSpec
-from labelmill.spec.source import Source, apply_override, read_source
-from labelmill.spec.substitute import Substitution, substitute
 from labelmill.spec.train.train import TrainSpec
 
 __all__ = ["LoadedSpec", "Spec", "load_spec"]

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, TypeAdapter
 
-from labelmill.spec.load import Spec
+from labelmill.spec.reading.load import Spec
 
 __all__ = ["json_schema"]
 

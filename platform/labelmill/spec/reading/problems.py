@@ -7,8 +7,8 @@ from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
 from labelmill.spec.nearest import listing, nearest
-from labelmill.spec.source import Location, Source
-from labelmill.spec.substitute import Substitution
+from labelmill.spec.reading.source import Location, Source
+from labelmill.spec.reading.substitute import Substitution
 
 __all__ = ["describe"]
 
