@@ -4,6 +4,7 @@ import ast
 import json
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -131,6 +132,37 @@ def test_a_module_imports_only_what_lies_below_it():
         if target.split(".")[0] == "labelmill" and unit(target) != unit(module) and layer(target) <= layer(module)
     ]
     assert not wrong
+
+
+def rooms(package: str) -> dict[str, set[str]]:
+    """The sub-packages of a package, and by which of them each is imported; modules of the package itself count too."""
+    inside = [module for module in modules() if module.startswith(f"{package}.")]
+    packages = {module for module in inside if modules()[module].name == "__init__.py"}
+
+    def room(module: str) -> str:
+        first = ".".join(module.split(".")[: package.count(".") + 2])
+        return first if first in packages else module
+
+    arrows: dict[str, set[str]] = {room(module): set() for module in inside}
+    for module in inside:
+        for target in imports(module, late=True):
+            if target in inside and room(target) != room(module):
+                arrows[room(module)].add(room(target))
+    return arrows
+
+
+@pytest.mark.parametrize("package", ["label", "train", "spec", "cli", "table"])
+def test_the_rooms_of_a_package_do_not_import_one_another_in_a_circle(package: str):
+    arrows = rooms(f"labelmill.{package}")
+    while free := [name for name, targets in arrows.items() if not targets & arrows.keys()]:
+        for name in free:
+            del arrows[name]
+    assert not arrows
+
+
+def test_no_room_holds_more_than_a_newcomer_can_survey():
+    counts = Counter(path.parent.relative_to(SOURCE_ROOT) for path in modules().values())
+    assert {str(room): count for room, count in counts.items() if count > 16} == {}
 
 
 def test_only_the_distributed_parts_import_ray():

@@ -218,7 +218,7 @@ def test_shipped_list_of_architectures_is_that_of_the_locked_libraries():
     lock = Path(__file__).parents[2].joinpath("requirements.lock").read_text("utf-8")
     locked = {name: re.search(rf"^{name}==([^ ;]+)", lock, re.M)[1] for name in ("timm", "torchvision")}
     if all(importlib.metadata.version(name).split("+")[0] == version for name, version in locked.items()):
-        how = "python -m labelmill.model.architectures > platform/labelmill/spec/architectures.csv"
+        how = "python -m labelmill.model.architectures > platform/labelmill/spec/train/architectures.csv"
         assert shipped == architecture_names(), f"run: {how}"
     assert len(shipped) == len(set(shipped)) > 1000
 

@@ -1,4 +1,4 @@
-"""What every architecture costs: `python -m labelmill.model.architectures > platform/labelmill/spec/architectures.csv`.
+"""What every architecture costs: `python -m labelmill.model.architectures`, into `spec/train/architectures.csv`.
 
 Counted at the architecture's own size and with 1,000 logits, on tensors without content: no weight is made or fetched.
 """

@@ -48,8 +48,8 @@ def weights(layers: torch.nn.Module) -> torch.Tensor:
 
 
 def test_the_names_that_a_spec_may_use_are_those_of_the_installed_timm():
-    listed = files("labelmill.spec").joinpath("optimizers.txt").read_text("utf-8")
-    path = "platform/labelmill/spec/optimizers.txt"
+    listed = files("labelmill.spec.train").joinpath("optimizers.txt").read_text("utf-8")
+    path = "platform/labelmill/spec/train/optimizers.txt"
     assert listed == known_to_timm(), f"write known_to_timm() of {Path(__file__).name} to {path}"
 
 
