@@ -7,7 +7,7 @@ import yaml
 
 from labelmill.spec import json_schema
 
-JOBS = Path(__file__).parents[2] / "jobs"
+JOBS = Path(__file__).parents[3] / "jobs"
 
 
 def test_the_copy_for_editors_is_fresh():
