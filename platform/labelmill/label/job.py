@@ -25,8 +25,9 @@ from labelmill.label.receipt.receipt import Receipt
 from labelmill.label.receipt.sheet import Sheet
 from labelmill.label.receipt.usage import TreeUsage, WorkersUsage
 from labelmill.label.todo.deletion import put_deleted
-from labelmill.label.todo.plan import Todo, plan_todo, settings_digests
+from labelmill.label.todo.plan import plan_todo, settings_digests
 from labelmill.label.todo.precision import faster_in_bfloat16, precision_asked
+from labelmill.label.todo.todo import Todo
 from labelmill.label.work.chunk import Chunk
 from labelmill.label.work.stage import Stage
 from labelmill.label.work.workers import Workers, plan_workers

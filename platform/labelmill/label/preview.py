@@ -26,8 +26,9 @@ from labelmill.label.receipt.amounts import bytes_text, duration
 from labelmill.label.receipt.clock import START_UP
 from labelmill.label.receipt.money import Cost, cost_of
 from labelmill.label.rehearsal import SAMPLE_PICTURES, Rehearsal, rehearse
-from labelmill.label.todo.plan import Todo, plan_todo, settings_digests
+from labelmill.label.todo.plan import plan_todo, settings_digests
 from labelmill.label.todo.precision import faster_in_bfloat16
+from labelmill.label.todo.todo import Todo
 from labelmill.model.bundle import Bundle
 from labelmill.model.registry import Registry
 from labelmill.spec import LabelSpec, LoadedSpec

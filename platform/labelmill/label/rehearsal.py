@@ -12,7 +12,7 @@ from statistics import fmean, median
 
 import pyarrow as pa
 
-from labelmill.label.todo.plan import Todo
+from labelmill.label.todo.todo import Todo
 from labelmill.label.work.fetch import read_items
 from labelmill.label.work.stage import not_labelled
 from labelmill.model.bundle import Bundle

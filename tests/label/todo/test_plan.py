@@ -13,7 +13,8 @@ import pytest
 from bundles import make_draft
 from labelmill.label.inventory.item import ITEM_SCHEMA
 from labelmill.label.todo import difference
-from labelmill.label.todo.plan import Todo, plan_todo, settings_digests
+from labelmill.label.todo.plan import plan_todo, settings_digests
+from labelmill.label.todo.todo import Todo
 from labelmill.model.quantized import INT8_GRAPH
 from labelmill.spec import LabelSpec
 from labelmill.storage import open_store

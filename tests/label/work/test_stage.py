@@ -11,7 +11,7 @@ from PIL import Image
 
 from bundles import make_bundle
 from labelmill.errors import ClusterError
-from labelmill.label.todo.plan import Todo
+from labelmill.label.todo.todo import Todo
 from labelmill.label.work.stage import ChunkLabeler, Stage
 from labelmill.model.engines import openvino_engine
 from labelmill.model.engines.torch_engine import TorchEngine, TorchOnGpu

@@ -7,7 +7,7 @@ from datetime import date
 
 import pyarrow.compute as pc
 
-from labelmill.label.todo.plan import Todo
+from labelmill.label.todo.todo import Todo
 from labelmill.model.bundle import Bundle
 from labelmill.model.labeler import Answer
 from labelmill.storage import Store

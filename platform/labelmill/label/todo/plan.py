@@ -8,11 +8,8 @@ where every node can read its share.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Self
@@ -20,77 +17,25 @@ from typing import Any, Self
 import duckdb
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from labelmill.ahead import ahead
 from labelmill.label.inventory.item import ITEM_SCHEMA
 from labelmill.label.todo.difference import TableKeys, Wanted, hashed, in_groups
 from labelmill.label.todo.precision import precision_asked
+from labelmill.label.todo.todo import GONE_SCHEMA, TODO_SCHEMA, Todo, write_todo
 from labelmill.model.bundle import Bundle
 from labelmill.spec import LabelSpec
-from labelmill.storage import LISTING_SCHEMA, Store, open_store
+from labelmill.storage import Store
 from labelmill.table.table import LabelTable
 
-__all__ = ["GONE_SCHEMA", "TODO_SCHEMA", "Todo", "plan_todo", "settings_digest", "settings_digests"]
-
-TODO_SCHEMA = ITEM_SCHEMA.append(pa.field("lacking", pa.int64()))
-"""A picture to label: bit m of `lacking` is set where model m of the run has no final row for it."""
-GONE_SCHEMA = LISTING_SCHEMA.append(pa.field("model", pa.int32()))
-"""A picture as it was last seen, and the number of the model that shall have a row `deleted` for it."""
+__all__ = ["plan_todo", "settings_digest", "settings_digests"]
 
 # Members of a shard lie together in the order of their bytes, so that they are read together.
 _SHARD = "regexp_extract(uri, '(?is)^(.*?\\.(tar|parquet))#', 1)"
 _NEIGHBOURS = f'CASE WHEN "offset" IS NULL THEN uri ELSE {_SHARD} END, "offset", uri'
-_CHUNKS_A_PART = 16
 _DIGESTED = {"float32": "f32", "bfloat16": "bf16", "int8": "int8"}
 _MEMORY = "1GB"
-_PART_ROWS = 100_000
-
-
-@dataclass(frozen=True)
-class Todo:
-    """The pictures of one run, cut into chunks of `chunk_rows` (the last may be shorter), to be read from any node."""
-
-    folder: str
-    num_rows: int
-    chunk_rows: int
-    listed: int  # pictures, each counted once
-    num_gone: int = 0
-
-    @property
-    def num_chunks(self) -> int:
-        return -(-self.num_rows // self.chunk_rows)
-
-    def read(self, chunk: int) -> pa.Table:
-        """The rows of one chunk (TODO_SCHEMA), ordered by shard, offset and uri."""
-        part = _read_part(self.folder, _part_key(chunk // _CHUNKS_A_PART))
-        return part.slice((chunk % _CHUNKS_A_PART) * self.chunk_rows, self.chunk_rows)
-
-    def gone(self) -> Iterator[pa.Table]:
-        """The pictures that are listed no more (GONE_SCHEMA), by model."""
-        for part in range(-(-self.num_gone // _PART_ROWS)):
-            yield _read_part(self.folder, _gone_key(part))
-
-    def remove(self) -> None:
-        """Delete the chunks: the table has their rows now."""
-        store = open_store(self.folder)
-        for part in range(-(-self.num_chunks // _CHUNKS_A_PART)):
-            store.delete(_part_key(part))
-        for part in range(-(-self.num_gone // _PART_ROWS)):
-            store.delete(_gone_key(part))
-
-
-@lru_cache(maxsize=2)  # a worker's chunks come in order, so it reads each part once
-def _read_part(folder: str, key: str) -> pa.Table:
-    return pq.read_table(io.BytesIO(open_store(folder).read(key)))
-
-
-def _part_key(part: int) -> str:
-    return f"todo-{part:06d}.parquet"
-
-
-def _gone_key(part: int) -> str:
-    return f"gone-{part:06d}.parquet"
+_BATCH_ROWS = 100_000
 
 
 def settings_digests(spec: LabelSpec, bundles: Sequence[Bundle], num_gpus: int) -> tuple[str, ...]:
@@ -140,10 +85,7 @@ def plan_todo(
         lack.subtract(items, table, wanted)
         lack.drop_repeated()
         num_rows, num_unknown = lack.count()
-        chunk_rows = _chunk_rows(num_rows)
-        _write_parts(open_store(folder), lack.rows(), chunk_rows * _CHUNKS_A_PART, _part_key)
-        num_gone = lack.write_gone(open_store(folder))
-    return Todo(folder, num_rows, chunk_rows, lack.num_known + num_unknown, num_gone)
+        return write_todo(folder, lack.rows(), lack.gone(), num_rows=num_rows, listed=lack.num_known + num_unknown)
 
 
 class _Lack:
@@ -209,14 +151,12 @@ class _Lack:
         (members,) = self._connection.execute('SELECT count("offset") FROM todo').fetchall()[0]
         columns = ", ".join(f'"{name}"' for name in TODO_SCHEMA.names)
         rows = self._connection.sql(f"SELECT {columns} FROM todo ORDER BY {_NEIGHBOURS if members else 'uri'}")
-        return _tables(rows.to_arrow_reader(_PART_ROWS), TODO_SCHEMA)
+        return _tables(rows.to_arrow_reader(_BATCH_ROWS), TODO_SCHEMA)
 
-    def write_gone(self, store: Store) -> int:
-        """Write what is listed no more (GONE_SCHEMA), if anything may be; returns how many rows there are."""
-        if self._table is None or not any(len(hashes) for hashes in self._not_listed):
-            return 0
-        rows = self._keys.gone(self._table, np.concatenate(self._not_listed))
-        return _write_parts(store, _tables(rows, GONE_SCHEMA), _PART_ROWS, _gone_key)
+    def gone(self) -> Iterator[pa.Table]:
+        """What is listed no more (GONE_SCHEMA). Asked for with the first one: DuckDB answers one query at a time."""
+        if self._table is not None and any(len(hashes) for hashes in self._not_listed):
+            yield from _tables(self._keys.gone(self._table, np.concatenate(self._not_listed)), GONE_SCHEMA)
 
 
 def _tables(batches: pa.RecordBatchReader, schema: pa.Schema) -> Iterator[pa.Table]:
@@ -227,29 +167,3 @@ def _as_items(batch: pa.RecordBatch) -> pa.RecordBatch:
     if "offset" not in batch.schema.names:
         batch = batch.append_column("offset", pa.nulls(batch.num_rows, pa.int64()))
     return batch.select(ITEM_SCHEMA.names).cast(ITEM_SCHEMA)
-
-
-def _chunk_rows(num_rows: int) -> int:
-    """Small enough that all workers end together and little is lost with one of them, large enough for few files."""
-    return max(64, min(2048, num_rows // 128))
-
-
-def _write_parts(store: Store, tables: Iterator[pa.Table], part_rows: int, key: Callable[[int], str]) -> int:
-    """Cut the rows into objects of `part_rows`; returns how many rows there are."""
-    part, count = 0, 0
-    waiting: pa.Table | None = None
-    for table in tables:
-        count += table.num_rows
-        waiting = pa.concat_tables([waiting, table]) if waiting else table
-        while waiting.num_rows >= part_rows:
-            _write_part(store, key(part), waiting.slice(0, part_rows))
-            part, waiting = part + 1, waiting.slice(part_rows)
-    if waiting:
-        _write_part(store, key(part), waiting)
-    return count
-
-
-def _write_part(store: Store, key: str, rows: pa.Table) -> None:
-    buffer = io.BytesIO()
-    pq.write_table(rows, buffer, compression="zstd")
-    store.write(key, buffer.getvalue())

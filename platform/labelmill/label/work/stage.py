@@ -29,7 +29,7 @@ from labelmill.errors import (
     StorageError,
 )
 from labelmill.images.trial import Trial
-from labelmill.label.todo.plan import Todo
+from labelmill.label.todo.todo import Todo
 from labelmill.label.work.attempts import numbered_attempt, time_limit
 from labelmill.label.work.chunk import Chunk, chunk_of
 from labelmill.label.work.fetch import Fetched, read_items

@@ -1,0 +1,103 @@
+"""The to-do list of a run: chunks of pictures below the table's `_labelmill` folder, to be read from any node."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from labelmill.label.inventory.item import ITEM_SCHEMA
+from labelmill.storage import LISTING_SCHEMA, Store, open_store
+
+__all__ = ["GONE_SCHEMA", "TODO_SCHEMA", "Todo", "write_todo"]
+
+TODO_SCHEMA = ITEM_SCHEMA.append(pa.field("lacking", pa.int64()))
+"""A picture to label: bit m of `lacking` is set where model m of the run has no final row for it."""
+GONE_SCHEMA = LISTING_SCHEMA.append(pa.field("model", pa.int32()))
+"""A picture as it was last seen, and the number of the model that shall have a row `deleted` for it."""
+
+_CHUNKS_A_PART = 16
+_PART_ROWS = 100_000
+
+
+@dataclass(frozen=True)
+class Todo:
+    """The pictures of one run, cut into chunks of `chunk_rows` (the last may be shorter), to be read from any node."""
+
+    folder: str
+    num_rows: int
+    chunk_rows: int
+    listed: int  # pictures, each counted once
+    num_gone: int = 0
+
+    @property
+    def num_chunks(self) -> int:
+        return -(-self.num_rows // self.chunk_rows)
+
+    def read(self, chunk: int) -> pa.Table:
+        """The rows of one chunk (TODO_SCHEMA), ordered by shard, offset and uri."""
+        part = _read_part(self.folder, _part_key(chunk // _CHUNKS_A_PART))
+        return part.slice((chunk % _CHUNKS_A_PART) * self.chunk_rows, self.chunk_rows)
+
+    def gone(self) -> Iterator[pa.Table]:
+        """The pictures that are listed no more (GONE_SCHEMA), by model."""
+        for part in range(-(-self.num_gone // _PART_ROWS)):
+            yield _read_part(self.folder, _gone_key(part))
+
+    def remove(self) -> None:
+        """Delete the chunks: the table has their rows now."""
+        store = open_store(self.folder)
+        for part in range(-(-self.num_chunks // _CHUNKS_A_PART)):
+            store.delete(_part_key(part))
+        for part in range(-(-self.num_gone // _PART_ROWS)):
+            store.delete(_gone_key(part))
+
+
+def write_todo(folder: str, rows: Iterator[pa.Table], gone: Iterator[pa.Table], *, num_rows: int, listed: int) -> Todo:
+    """Write `num_rows` rows (TODO_SCHEMA, in the order in which they are to be read) and what is gone (GONE_SCHEMA)."""
+    store, chunk_rows = open_store(folder), _chunk_rows(num_rows)
+    _write_parts(store, rows, chunk_rows * _CHUNKS_A_PART, _part_key)
+    return Todo(folder, num_rows, chunk_rows, listed, _write_parts(store, gone, _PART_ROWS, _gone_key))
+
+
+def _chunk_rows(num_rows: int) -> int:
+    """Small enough that all workers end together and little is lost with one of them, large enough for few files."""
+    return max(64, min(2048, num_rows // 128))
+
+
+@lru_cache(maxsize=2)  # a worker's chunks come in order, so it reads each part once
+def _read_part(folder: str, key: str) -> pa.Table:
+    return pq.read_table(io.BytesIO(open_store(folder).read(key)))
+
+
+def _part_key(part: int) -> str:
+    return f"todo-{part:06d}.parquet"
+
+
+def _gone_key(part: int) -> str:
+    return f"gone-{part:06d}.parquet"
+
+
+def _write_parts(store: Store, tables: Iterator[pa.Table], part_rows: int, key: Callable[[int], str]) -> int:
+    """Cut the rows into objects of `part_rows`; returns how many rows there are."""
+    part, count = 0, 0
+    waiting: pa.Table | None = None
+    for table in tables:
+        count += table.num_rows
+        waiting = pa.concat_tables([waiting, table]) if waiting else table
+        while waiting.num_rows >= part_rows:
+            _write_part(store, key(part), waiting.slice(0, part_rows))
+            part, waiting = part + 1, waiting.slice(part_rows)
+    if waiting:
+        _write_part(store, key(part), waiting)
+    return count
+
+
+def _write_part(store: Store, key: str, rows: pa.Table) -> None:
+    buffer = io.BytesIO()
+    pq.write_table(rows, buffer, compression="zstd")
+    store.write(key, buffer.getvalue())
