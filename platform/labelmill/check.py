@@ -21,7 +21,7 @@ from pyarrow import parquet
 
 from labelmill.dataset.labels_file import FURTHER_COLUMNS
 from labelmill.errors import DataError, LabelmillError, NotFoundError, SpecError, StorageError
-from labelmill.label.inventory import open_inventory
+from labelmill.label.inventory.inventory import open_inventory
 from labelmill.model.registry import Registry
 from labelmill.spec import (
     EvaluateData,

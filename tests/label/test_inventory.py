@@ -9,7 +9,7 @@ import pytest
 from pyarrow import parquet
 
 from labelmill.errors import DataError, NotFoundError
-from labelmill.label.inventory import open_inventory
+from labelmill.label.inventory.inventory import open_inventory
 from labelmill.label.inventory.item import ITEM_SCHEMA
 from labelmill.spec import Images
 from labelmill.storage import open_store

@@ -15,9 +15,8 @@ from labelmill.errors import (
     UnreadableError,
     UnsupportedError,
 )
-from labelmill.label.inventory import open_inventory
-from labelmill.label.inventory.item import ITEM_SCHEMA
-from labelmill.label.inventory.shards import member_of
+from labelmill.label.inventory.inventory import open_inventory
+from labelmill.label.inventory.item import ITEM_SCHEMA, member_of
 from labelmill.label.work import fetch
 from labelmill.label.work.fetch import read_items
 from labelmill.spec import Images

@@ -17,7 +17,7 @@ from typing import Literal
 
 from labelmill.cluster import Resources, connect, count_gpus
 from labelmill.errors import FailureBudgetError, FencedError, SpecError, StorageError, TableError
-from labelmill.label.inventory import Inventory, open_inventory
+from labelmill.label.inventory.inventory import Inventory, open_inventory
 from labelmill.label.receipt.clock import Clock
 from labelmill.label.receipt.page import receipt_html
 from labelmill.label.receipt.progress import show_progress

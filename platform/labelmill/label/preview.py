@@ -21,7 +21,7 @@ import pyarrow.dataset as ds
 
 from labelmill.cluster import Resources, resources_at_hand
 from labelmill.errors import SpecError
-from labelmill.label.inventory import open_inventory
+from labelmill.label.inventory.inventory import open_inventory
 from labelmill.label.receipt.amounts import bytes_text, duration
 from labelmill.label.receipt.clock import START_UP
 from labelmill.label.receipt.money import Cost, cost_of

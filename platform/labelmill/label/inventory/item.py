@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 import pyarrow as pa
 
-__all__ = ["ITEM_SCHEMA"]
+__all__ = ["ITEM_SCHEMA", "member_of"]
+
+_MEMBER = re.compile(r"(?i)^(.*?\.(tar|parquet))#(.*)$", re.DOTALL)
 
 ITEM_SCHEMA = pa.schema(
     [
@@ -20,3 +24,9 @@ ITEM_SCHEMA = pa.schema(
 A shard that cannot be listed stands for its members: its own uri, and as `offset` the byte from which it is damaged.
 What an inventory does not know is null; an etag is "" where the store would not tell, so that reading must fail.
 """
+
+
+def member_of(uri: str) -> tuple[str, str] | None:
+    """The shard and the member that the uri of an item with an offset names; None where it is a shard's own."""
+    found = _MEMBER.match(uri)
+    return (found[1], found[3]) if found else None

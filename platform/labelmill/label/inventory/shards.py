@@ -16,13 +16,14 @@ import pyarrow.compute as pc
 from pyarrow import parquet
 
 from labelmill.errors import DataError, NotFoundError, StorageError
+from labelmill.label.inventory.item import member_of
 from labelmill.label.inventory.rows import picture_column
 from labelmill.label.inventory.source import Source, item_batch
 from labelmill.label.inventory.tar import Member, tar_members
 from labelmill.spec import pattern_regex
 from labelmill.storage import ObjectInfo, RangedFile, Store, open_store, split_uri
 
-__all__ = ["Shards", "member_of"]
+__all__ = ["Shards"]
 
 logger = logging.getLogger(__name__)
 
@@ -30,14 +31,7 @@ _AT_ONCE = 8
 _BATCH_ROWS = 8192
 _ENDINGS = r"(?i)\.(tar|parquet)$"
 _PACKED = r"(?i)\.(tgz|tar\.\w{2,4})$"
-_MEMBER = re.compile(r"(?i)^(.*?\.(tar|parquet))#(.*)$", re.DOTALL)
 _INDEX_SCHEMA = pa.schema([("member", pa.string()), ("offset", pa.int64()), ("size_bytes", pa.int64())])
-
-
-def member_of(uri: str) -> tuple[str, str] | None:
-    """The shard and the member that the uri of an item with an offset names; None where it is a shard's own."""
-    found = _MEMBER.match(uri)
-    return (found[1], found[3]) if found else None
 
 
 class Shards(Source):

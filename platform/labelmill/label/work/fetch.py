@@ -12,7 +12,7 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from labelmill.errors import ImageError, StorageError, TooLargeError, UnavailableError, UnreadableError
-from labelmill.label.inventory.shards import member_of
+from labelmill.label.inventory.item import member_of
 from labelmill.label.inventory.tar import damage_of
 from labelmill.storage import RangedFile, open_object, open_store, read_pictures, read_ranges, split_uri
 
