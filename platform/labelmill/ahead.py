@@ -1,13 +1,13 @@
-"""Work that goes on while its results are used."""
+"""Work that goes on while its results are used, or waited for."""
 
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
-__all__ = ["ahead"]
+__all__ = ["ahead", "with_ticks"]
 
 T = TypeVar("T")
 
@@ -42,6 +42,40 @@ def ahead(items: Iterator[T], depth: int) -> Iterator[T]:
             raise entry.error
     finally:
         stopped.set()
+
+
+def with_ticks(items: Iterator[T], every_s: float, stop: Callable[[], None]) -> Generator[T | None, None, None]:
+    """The same items, taken by a thread of their own, and None every so often in between: so that nothing waits for a
+    slow one. `stop` is called when this is left, and makes `items` end; the thread has ended before it returns.
+    """
+    ready: queue.SimpleQueue[T | _Ended] = queue.SimpleQueue()
+
+    def take() -> None:
+        error: BaseException | None = None
+        try:
+            for item in items:
+                ready.put(item)
+        except BaseException as exc:  # noqa: BLE001 - raised again below, in the thread that the user sees
+            error = exc
+        ready.put(_Ended(error))
+
+    thread = threading.Thread(target=take, name="take", daemon=True)
+    thread.start()
+    try:
+        while True:
+            try:
+                entry = ready.get(timeout=every_s)
+            except queue.Empty:
+                yield None
+                continue
+            if isinstance(entry, _Ended):
+                if entry.error is not None:
+                    raise entry.error
+                return
+            yield entry
+    finally:
+        stop()
+        thread.join()
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@
     │   └── FencedError            another run took the table over; nothing of ours may be committed any more
     ├── FailureBudgetError         too many pictures failed; the run stopped and kept what it committed
     └── ClusterError               Ray could not be started or reached, or a server could not listen
+        └── NodeError              a node of the cluster reaches nothing of what a job names
 
 A message says what was expected, what came, and what to do. It never needs a traceback to be understood.
 """
@@ -37,6 +38,7 @@ __all__ = [
     "ForbiddenError",
     "ImageError",
     "LabelmillError",
+    "NodeError",
     "NotFoundError",
     "RegistryError",
     "SlowDownError",
@@ -129,6 +131,9 @@ class FailureBudgetError(LabelmillError): ...
 
 
 class ClusterError(LabelmillError): ...
+
+
+class NodeError(ClusterError): ...
 
 
 def first_line(exc: BaseException) -> str:

@@ -1,5 +1,6 @@
 """What a run says while it runs: lines in a log, and on a terminal one line of progress that stays in its place."""
 
+import io
 import logging
 import os
 import time
@@ -21,7 +22,27 @@ def printable(text: str) -> str:
 
 @contextmanager
 def log_to(stream: TextIO) -> Iterator[None]:
-    """Send the log to `stream` for the time of the block: ours from INFO on, anybody else's from WARNING on."""
+    """Send the log to `stream` for the time of the block: ours from INFO on, anybody else's from WARNING on.
+
+    A file is written through a descriptor of its own, since stderr's is turned away while Ray starts.
+    """
+    with _own(stream) as own, _log_to(own):
+        yield
+
+
+@contextmanager
+def _own(stream: TextIO) -> Iterator[TextIO]:
+    try:
+        descriptor = os.dup(stream.fileno())
+    except io.UnsupportedOperation:
+        yield stream
+        return
+    with os.fdopen(descriptor, "w", encoding=stream.encoding, errors=stream.errors) as own:
+        yield own
+
+
+@contextmanager
+def _log_to(stream: TextIO) -> Iterator[None]:
     handler = _Live(stream) if stream.isatty() and os.environ.get("TERM", "dumb") != "dumb" else _Lines(stream)
     handler.setFormatter(_Plain("%(asctime)s  %(message)s", "%H:%M:%S"))
     root, ours = logging.getLogger(), logging.getLogger("labelmill")

@@ -31,18 +31,20 @@ class Labelling:
         )
         return cls(work, model, unique_pictures(arguments.pictures, work), arguments.object_store_mib)
 
-    def run(self, count: int) -> dict[str, Any]:
-        """One job over `count` pictures, from nothing. `finished` is (second of the run, pictures finished then)."""
+    def run(self, count: int, checkout: Path | None = None, **settings: Any) -> dict[str, Any]:
+        """One job over `count` pictures, from nothing, by the labelmill of another checkout if one is given.
+        `settings` are fields of the spec; `finished` is (second of the run, pictures finished then)."""
         folder = self.work / "runs" / f"labelling-{count}"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         store = many_pictures(self.unique, count, self.work)
-        trial = Trial(str(store), str(self.model), str(folder / "output"), str(folder), 0, count)
+        trial = Trial(str(store), str(self.model), str(folder / "output"), str(folder), 0, count, settings)
         contender = Labelmill("labelmill", "labelmill")
         command = contender.command(trial, folder / "spec.yaml", Python())
         # Ray takes a share of the machine's memory for its object store unless told otherwise.
         object_store = {"RAY_DEFAULT_OBJECT_STORE_MAX_MEMORY_BYTES": str(self.object_store_mib * 2**20)}
-        cost = measure(command, contender_environment(self.model) | object_store, folder / "log.txt")
+        environment = contender_environment(self.model, checkout) | object_store
+        cost = measure(command, environment, folder / "log.txt")
         costs = asdict(cost)
         del costs["cpu_curve"]
         finished = [(at - cost.started_at, number) for at, number in contender.finished(trial)]

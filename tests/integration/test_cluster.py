@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -24,7 +25,9 @@ with connect(num_cpus=1) as resources:
     ]
     token = os.environ["RAY_AUTH_TOKEN_PATH"]
     address = ray.get_runtime_context().gcs_address
-    print(json.dumps({"listening": listening, "mode": os.stat(token).st_mode, "token": token, "address": address}))
+    processes = [" ".join(process.cmdline()) for process in me.children(recursive=True)]
+    found = {"listening": listening, "mode": os.stat(token).st_mode, "token": token, "address": address}
+    print(json.dumps(found | {"processes": processes}))
     sys.stdout.flush()
     sys.stdin.readline()
 print("down")
@@ -48,6 +51,9 @@ def test_a_local_ray_keeps_strangers_out(tmp_path: Path) -> None:
         elsewhere = [entry for entry in found["listening"] if not _is_loopback(entry[0])]
         assert elsewhere == []
         assert stat.S_IMODE(found["mode"]) == 0o600
+        # A job's own Ray has nobody to serve: these take seconds to start, and to end.
+        idle = [name for name in found["processes"] if re.search(r"dashboard/dashboard\.py|monitor\.py", name)]
+        assert idle == []
 
         # Another user of this machine can reach loopback, but not the token.
         environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64, "HOME": str(tmp_path)}

@@ -23,6 +23,7 @@ from running import data_files, label_spec, labelmill, rows_of, start_labelmill,
 SEED = int(os.environ.get("LABELMILL_TEST_SEED", "1"))
 # Of each, in the long mode; in the short one the first of each.
 KILLS = {"driver": 12, "worker": 10, "raylet": 6, "gpu": 4}
+_HELPERS = ("_StatsActor", "_AutoscalingCoordinatorActor", "ActorLocationTracker")  # a Ray for one job has none
 FILES = 6  # that a run over the slow store writes
 
 
@@ -58,6 +59,7 @@ def test_whatever_dies_each_picture_ends_as_one_row(tmp_path, registry, slow_sto
             if run.poll() is not None:
                 pytest.skip("the run was over before its moment came: with this many cores it takes more pictures")
             children = psutil.Process(run.pid).children(recursive=True)
+            assert not [title for title in map(_title, children) if any(name in title for name in _HELPERS)]
             _kill(victim, run, raylet)
             before = _committed_rows(table)
             code = run.wait(600)
@@ -82,11 +84,11 @@ def _kill(victim, run, raylet):
     if victim == "driver":
         run.kill()
     elif victim == "worker":
-        workers = [p for p in psutil.Process(run.pid).children(recursive=True) if p.name().startswith("ray::Worker")]
+        workers = [p for p in psutil.Process(run.pid).children(recursive=True) if "LabelOnCore" in _title(p)]
         assert workers
         random.Random(SEED).choice(workers).kill()
     elif victim == "gpu":
-        [process] = [p for p in psutil.process_iter() if _name(p).startswith("ray::GpuProcess")]
+        [process] = [p for p in psutil.process_iter() if "ShowToNetworks" in _title(p)]
         process.kill()
     else:
         os.kill(raylet, signal.SIGKILL)
@@ -103,6 +105,14 @@ def _assert_all_gone(children):
     agents = ("ray::DashboardA", "ray::RuntimeEnv")
     _, alive = psutil.wait_procs([child for child in children if not _name(child).startswith(agents)], timeout=30)
     assert alive == []
+
+
+def _title(process):
+    """As Ray has it: ray::MapWorker(MapBatches(LabelOnCore))."""
+    try:
+        return " ".join(process.cmdline())
+    except psutil.NoSuchProcess:
+        return ""
 
 
 def _name(process):

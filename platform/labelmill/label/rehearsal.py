@@ -13,8 +13,7 @@ from statistics import fmean, median
 import pyarrow as pa
 
 from labelmill.label.todo.todo import Todo
-from labelmill.label.work.fetch import read_items
-from labelmill.label.work.stage import not_labelled
+from labelmill.label.work.fetch import not_labelled, read_items
 from labelmill.model.bundle import Bundle
 from labelmill.model.engines import choose_engine
 from labelmill.model.labeler import Answer, Labeler, label_together

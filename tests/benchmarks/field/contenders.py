@@ -149,10 +149,12 @@ def contenders(cores: int) -> dict[str, Contender]:
     return {contender.name: contender for contender in every}
 
 
-def contender_environment(model: Path) -> dict[str, str]:
-    """The caller's, without a Ray of its own; our modules can be found, and converted graphs lie beside the model."""
+def contender_environment(model: Path, checkout: Path | None = None) -> dict[str, str]:
+    """The caller's, without a Ray of its own; our modules can be found, those of another checkout if one is given, and
+    converted graphs lie beside the model."""
     environ = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    paths = [str(_BENCHMARKS), *filter(None, [environ.get("PYTHONPATH")])]
+    package = [str(checkout.resolve() / "platform")] if checkout else []
+    paths = [*package, str(_BENCHMARKS), *filter(None, [environ.get("PYTHONPATH")])]
     return environ | {"PYTHONPATH": os.pathsep.join(paths), "LABELMILL_CACHE": str(model / "cache")}
 
 

@@ -12,6 +12,7 @@ from labelmill.label.receipt.receipt import Receipt
 from labelmill.label.receipt.sheet import Sheet
 from labelmill.label.work.chunk import Chunk
 from labelmill.label.work.samples import Sampler
+from labelmill.label.work.spent import Spent
 from labelmill.model.labeler import Answer
 from labelmill.spec import Prices
 from labelmill.storage import Traffic, open_store
@@ -61,8 +62,8 @@ def run(tmp_path, outcome="complete", chunks=40, prices=None) -> tuple[Receipt, 
 
 def made(number, sampler) -> Chunk:
     for label in LABELS:
-        sampler.offer([f"/in/{label}{number}.jpg"], [PICTURE], [OK], [[(label, 0.91), ("dog", 0.5)]])
-    sampler.offer([f"/in/{HOSTILE}-{number}"], [b""], [Answer("unreadable", f"broken: {HOSTILE}")], [[]])
+        sampler.offer([f"/in/{label}{number}.jpg"], [OK], [[(label, 0.91), ("dog", 0.5)]], lambda _: PICTURE)
+    sampler.offer([f"/in/{HOSTILE}-{number}"], [Answer("unreadable", f"broken: {HOSTILE}")], [[]], lambda _: b"")
     return Chunk(
         number,
         DataFile("f", 1, "2026-01-01", "{}"),
@@ -71,7 +72,7 @@ def made(number, sampler) -> Chunk:
         dict.fromkeys(LABELS, 21),
         seconds={"fetch": 0.1, "decode": 0.6, "forward": 0.2, "write": 0.01},
         busy_s=1.0,
-        traffic=Traffic(gets=64, puts=1, read_bytes=64_000),
+        spent=[Spent("host:1", 0.9, 2**28, 0, Traffic(gets=64, puts=1, read_bytes=64_000))],
         histograms={
             "confidence": {"10": 20, "19": 43},
             "size_bytes": {"10": 60, "13": 4},

@@ -29,7 +29,7 @@ def frozen():
 
 
 def offer(sampler, uris, labels, answer=OK, data=PICTURE):
-    sampler.offer(uris, [data] * len(uris), [answer] * len(uris), [labels] * len(uris))
+    sampler.offer(uris, [answer] * len(uris), [labels] * len(uris), lambda _: data)
     return sampler.hand_over()
 
 
@@ -88,7 +88,7 @@ def test_thumbnails_take_no_more_than_their_share_of_a_workers_time():
 def test_without_pictures_in_the_spec_only_failures_are_told():
     sampler = Sampler(0, frozen)
     assert offer(sampler, ["a", "b"], [("cat", 0.9)]) == []
-    sampler.offer(["c"], [ForbiddenError("no")], [Answer("forbidden", "refused")], [[]])
+    sampler.offer(["c"], [Answer("forbidden", "refused")], [[]], lambda _: ForbiddenError("no"))
     [sample] = sampler.hand_over()
     assert (sample.uri, sample.status, sample.error, sample.thumbnail) == ("c", "forbidden", "refused", None)
 

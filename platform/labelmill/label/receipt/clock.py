@@ -12,7 +12,7 @@ from labelmill.label.work.chunk import Chunk
 
 __all__ = ["COMMIT", "IDLE", "OTHER", "START_UP", "Clock", "Pace"]
 
-START_UP, OTHER, IDLE, COMMIT = "start-up", "other", "idle", "commit"
+START_UP, OTHER, IDLE, COMMIT, FORWARD = "start-up", "other", "idle", "commit", "forward"
 _RECENT_S = 30.0
 _MAX_BUCKETS = 120
 
@@ -33,7 +33,10 @@ class Clock:
         self._started = now()
         self._begun: float | None = None  # when the first worker began its first chunk
         self._last = self._started
-        self._num_workers = 1
+        self._num_workers = self.most_workers = 1
+        self._num_gpus = 0
+        self._at_work: tuple[float, int] | None = None  # how many workers there are since when
+        self._worker_s = 0.0  # that they had since the first of them began
         self._chunks: list[tuple[float, int]] = []  # the first ones: when each arrived, and its pictures
         self._pictures = 0
         self._busy: defaultdict[str, float] = defaultdict(float)  # worker-seconds by stage
@@ -51,8 +54,19 @@ class Clock:
         finally:
             self.startup_s[name] = round(self.startup_s.get(name, 0.0) + self._now() - started, 3)
 
-    def start_labelling(self, num_workers: int) -> None:
-        self._num_workers = max(1, num_workers)
+    def start_labelling(self, num_workers: int, num_gpus: int = 0) -> None:
+        """The workers that were asked for; with GPUs, these fetch, and the GPUs alone have the stage `forward`."""
+        self._num_workers = self.most_workers = max(1, num_workers)
+        self._num_gpus = num_gpus
+
+    def at_work(self, num_workers: int) -> None:
+        """How many workers there are now: a cluster grows and shrinks. To be said again and again."""
+        now = self._now()
+        if self._at_work and self._begun is not None:
+            since, number = self._at_work
+            self._worker_s += number * (now - max(since, self._begun))
+        self._at_work = now, num_workers
+        self.most_workers = max(self.most_workers, num_workers)
 
     def add(self, chunk: Chunk) -> None:
         """A chunk has come back from its worker."""
@@ -107,16 +121,18 @@ class Clock:
 
         Start-up is all that came before the first worker began, commit all that came after the last chunk. Between
         the two a stage's share is its mean over the workers, and idle is when a worker had none: it still started, or
-        waited for Ray, or there was no work left for it.
+        waited for Ray, or there was no work left for it. Where GPUs are at work beside them, what these take comes
+        first, and the workers' stages have what is left.
         """
         end = self._now()
         if self._begun is None:
             return {START_UP: end - self._started}
         labelling = self._last - self._begun
-        means = {name: seconds / self._num_workers for name, seconds in self._busy.items()}
-        # A worker that was replaced may have been counted while its heir worked already.
-        scale = min(1.0, labelling / max(sum(means.values()), 1e-9))
-        stages = {name: seconds * scale for name, seconds in means.items()}
+        on_gpus = {FORWARD: self._busy[FORWARD] / self._num_gpus} if self._num_gpus else {}
+        each_s = max(self._worker_s / labelling if labelling else 0.0, 1.0) if self._worker_s else self._num_workers
+        on_cores = {name: seconds / each_s for name, seconds in self._busy.items() if name not in on_gpus}
+        stages = _fitted(on_gpus, labelling)
+        stages |= _fitted(on_cores, labelling - sum(stages.values()))
         idle = labelling - sum(stages.values())
         return {START_UP: self._begun - self._started, **stages, IDLE: max(0.0, idle), COMMIT: end - self._last}
 
@@ -132,3 +148,9 @@ class Clock:
         for bucket in range(first, last + 1):
             inside = min(ended_s, (bucket + 1) * self.bucket_s) - max(begun_s, bucket * self.bucket_s)
             self.buckets[bucket] += pictures * (max(0.0, inside) / length if first < last else 1.0)
+
+
+def _fitted(means: dict[str, float], length_s: float) -> dict[str, float]:
+    """Scaled down, where a worker that was replaced was counted while its heir worked already."""
+    scale = min(1.0, length_s / max(sum(means.values()), 1e-9))
+    return {name: seconds * scale for name, seconds in means.items()}

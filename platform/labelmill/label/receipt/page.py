@@ -11,8 +11,8 @@ from labelmill.label.receipt.amounts import bytes_text, duration
 from labelmill.label.receipt.clock import COMMIT, IDLE, OTHER, START_UP
 from labelmill.label.receipt.receipt import Receipt
 from labelmill.label.receipt.sheet import Sheet
-from labelmill.label.work.histograms import CONFIDENCE_BINS
 from labelmill.label.work.samples import Sample
+from labelmill.metrics.histograms import CONFIDENCE_BINS
 from labelmill.page.charts import Bar, bar_chart, row_bar, share_bar
 from labelmill.page.document import document, figures, table, tiles
 

@@ -8,12 +8,22 @@ from labelmill.label.receipt.amounts import duration
 from labelmill.label.receipt.clock import Pace
 from labelmill.label.receipt.receipt import Receipt
 
-__all__ = ["show_progress"]
+__all__ = ["show_progress", "show_waiting"]
 
 logger = logging.getLogger(__name__)
 
 # Whoever prints the log may show such a line in place of the one before, or only now and then.
 _PASSING = {"passing": True}
+
+
+def show_waiting(cores: int, in_use: int) -> None:
+    """Log what a run waits for that has no worker yet."""
+    if cores > in_use:
+        logger.info("waiting for the first worker to start", extra=_PASSING)
+    elif cores:
+        logger.info("waiting for a core: the cluster has %d CPUs, %d in use", cores, in_use, extra=_PASSING)
+    else:
+        logger.info("waiting for a node: the cluster has no CPUs", extra=_PASSING)
 
 
 def show_progress(pace: Pace | None, receipt: Receipt, num_pictures: int) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from labelmill.label.receipt.clock import COMMIT, START_UP, Clock
 from labelmill.label.receipt.money import Cost, cost_of
 from labelmill.label.work.chunk import Chunk
-from labelmill.label.work.histograms import add_histograms
+from labelmill.metrics.histograms import add_histograms
 from labelmill.spec import Prices
 from labelmill.storage import Traffic
 
@@ -66,12 +66,16 @@ class Receipt:
     labels: dict[str, int] = field(default_factory=dict)
     histograms: dict[str, dict[str, int]] = field(default_factory=dict)
     failures: list[dict[str, str]] = field(default_factory=list)  # a few of each status: status, uri, error
+    nodes: dict[str, int] = field(default_factory=dict)  # pictures that each node of the cluster labelled, by its id
+    operators: dict[str, dict[str, float]] = field(default_factory=dict)  # what each operator of Ray Data did
     spec: dict[str, Any] = field(default_factory=dict)
 
     def add(self, chunk: Chunk) -> None:
         self.pictures_labelled += chunk.num_rows
-        self.retries += chunk.retries
-        self.traffic += chunk.traffic
+        self.nodes[chunk.node] = self.nodes.get(chunk.node, 0) + chunk.num_rows
+        self.retries += sum(spent.retries for spent in chunk.spent)
+        for spent in chunk.spent:
+            self.traffic += spent.traffic
         self.statuses = dict(Counter(self.statuses) + Counter(chunk.statuses))
         self.labels = dict((Counter(self.labels) + Counter(chunk.labels)).most_common())
         add_histograms(self.histograms, chunk.histograms)

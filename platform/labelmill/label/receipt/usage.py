@@ -12,7 +12,7 @@ from labelmill.label.work.chunk import Chunk
 
 __all__ = ["TreeUsage", "WorkersUsage"]
 
-_SAMPLE_S = 2.0
+_FIRST_SAMPLE_S, _LAST_SAMPLE_S = 2.0, 15.0  # the kernel takes 5 ms for the memory of each process
 
 
 class TreeUsage:
@@ -55,8 +55,10 @@ class TreeUsage:
         self.peak_memory_bytes = max(self.peak_memory_bytes, memory)
 
     def _run(self) -> None:
-        while not self._stop.wait(_SAMPLE_S):
+        wait_s = _FIRST_SAMPLE_S
+        while not self._stop.wait(wait_s):
             self.sample()
+            wait_s = min(_LAST_SAMPLE_S, 1.2 * wait_s)
 
 
 class WorkersUsage:
@@ -72,5 +74,6 @@ class WorkersUsage:
         return sum(self._peaks.values())
 
     def add(self, chunk: Chunk) -> None:
-        self.cpu_s += chunk.cpu_s
-        self._peaks[chunk.worker] = max(self._peaks.get(chunk.worker, 0), chunk.peak_rss_bytes)
+        for spent in chunk.spent:
+            self.cpu_s += spent.cpu_s
+            self._peaks[spent.worker] = max(self._peaks.get(spent.worker, 0), spent.peak_rss_bytes)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Self
@@ -68,6 +68,7 @@ def plan_todo(
     run_id: str,
     retry: Sequence[str] = (),
     below: str | None = None,
+    on_first: Callable[[], None] = lambda: None,
 ) -> Todo:
     """Subtract the table from what is listed (ITEM_SCHEMA, or without `offset`), and put the rest into chunks.
 
@@ -76,12 +77,12 @@ def plan_todo(
     labelled again.
     `models` are the references (name@version) of the bundles. `below` is the prefix whose listing this is, when it
     names every picture there: then pictures of the table that it does not name are gone. Names twice are one picture.
-    No table is one without rows.
+    No table is one without rows. `on_first` is called as soon as a picture is found that lacks a row.
     """
     below = below and f"{below.rstrip('/')}/"
     wanted = Wanted(tuple(models), tuple(bundle_digests), tuple(settings), tuple(retry), below)
     folder = store.address(f"runs/{run_id}")
-    with TemporaryDirectory(prefix="labelmill-plan-") as name, _Lack(Path(name)) as lack:
+    with TemporaryDirectory(prefix="labelmill-plan-") as name, _Lack(Path(name), on_first) as lack:
         lack.subtract(items, table, wanted)
         lack.drop_repeated()
         num_rows, num_unknown = lack.count()
@@ -91,8 +92,8 @@ def plan_todo(
 class _Lack:
     """The listed pictures that lack a row, in a DuckDB that spills into `folder`."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, on_first: Callable[[], None]) -> None:
+        self._folder, self._on_first = folder, on_first
         self._connection = duckdb.connect(config={"memory_limit": _MEMORY, "temp_directory": str(folder), "threads": 2})
         self._connection.execute(
             "CREATE TABLE todo (uri VARCHAR, size_bytes BIGINT, etag VARCHAR, modified_at TIMESTAMPTZ, "
@@ -118,6 +119,7 @@ class _Lack:
                 done, known = index.look_up(batch["uri_hash"].to_numpy(), batch["etag_hash"].to_numpy())
                 lacking = wanted.everything & ~done
                 if (keep := lacking != 0).any():
+                    self._on_first()
                     self._keep(batch.filter(pa.array(keep)), lacking[keep], known[keep])
             self.num_known += index.num_listed
             if wanted.below:

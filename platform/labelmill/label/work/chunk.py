@@ -10,9 +10,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from labelmill.label.work.histograms import histograms
 from labelmill.label.work.samples import Sample
-from labelmill.storage import Traffic
+from labelmill.label.work.spent import Spent
+from labelmill.metrics.histograms import histograms
 from labelmill.table.data_file import DataFile
 
 __all__ = ["Chunk", "chunk_of"]
@@ -28,12 +28,9 @@ class Chunk:
     statuses: dict[str, int]
     labels: dict[str, int]
     seconds: dict[str, float] = field(default_factory=dict)  # of waiting or working, by stage
-    cpu_s: float = 0.0
-    peak_rss_bytes: int = 0
-    retries: int = 0  # requests to the store that had to be sent again
-    worker: str = ""
+    spent: list[Spent] = field(default_factory=list)  # by each process that had a part in it, since its last chunk
     busy_s: float = 0.0  # wall-clock from the first look at the chunk to its finished file
-    traffic: Traffic = field(default_factory=Traffic)  # since the worker's last chunk, or its start
+    node: str = ""  # on which it was finished
     histograms: dict[str, dict[str, int]] = field(default_factory=dict)
     samples: list[Sample] = field(default_factory=list)
 
@@ -43,8 +40,12 @@ class Chunk:
     @classmethod
     def from_fields(cls, fields: dict[str, Any]) -> Chunk:
         """From what `to_json` wrote, parsed."""
-        parts = {"file": DataFile(**fields["file"]), "traffic": Traffic(**fields["traffic"])}
-        return cls(**{**fields, **parts, "samples": [Sample(**sample) for sample in fields["samples"]]})
+        parts = {
+            "file": DataFile(**fields["file"]),
+            "samples": [Sample(**sample) for sample in fields["samples"]],
+            "spent": [Spent.from_fields(spent) for spent in fields["spent"]],
+        }
+        return cls(**{**fields, **parts})
 
 
 def chunk_of(number: int, file: DataFile, rows: pa.Table) -> Chunk:

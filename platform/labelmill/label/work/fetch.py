@@ -4,24 +4,36 @@ from __future__ import annotations
 
 import tarfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 from pyarrow import parquet
 
-from labelmill.errors import ImageError, StorageError, TooLargeError, UnavailableError, UnreadableError
+from labelmill.errors import (
+    ChangedError,
+    ForbiddenError,
+    ImageError,
+    NotFoundError,
+    StorageError,
+    TooLargeError,
+    UnavailableError,
+    UnreadableError,
+)
 from labelmill.label.inventory.item import member_of
 from labelmill.label.inventory.tar import damage_of
+from labelmill.model.answers import Answer
 from labelmill.storage import RangedFile, open_object, open_store, read_pictures, read_ranges, split_uri
 
-__all__ = ["MAX_PICTURE_BYTES", "Fetched", "read_items"]
+__all__ = ["MAX_PICTURE_BYTES", "Fetched", "fetch_ahead", "not_labelled", "read_items"]
 
 MAX_PICTURE_BYTES = 256 * 2**20
 # Members that lie close together come in one request: up to here a longer body costs less than a second request.
 _SPAN_BYTES = 4 * 2**20
 _GAP_BYTES = 256 * 2**10
+_BATCHES_AHEAD = 2
 
 Fetched = bytes | StorageError | ImageError
 
@@ -62,6 +74,27 @@ def read_items(items: pa.Table) -> list[Fetched]:
     for item in sorted(rows, key=lambda item: (item.shard, item.offset)):
         fetched[item.index] = _read_row(item)
     return [fetched[index] for index in range(items.num_rows)]
+
+
+def fetch_ahead(items: pa.Table, batch_size: int) -> Iterator[list[Fetched]]:
+    """Batches of the pictures' bytes, or why there are none, in the items' order, read ahead."""
+    ahead: list[Future[list[Fetched]]] = []
+    with ThreadPoolExecutor(_BATCHES_AHEAD, thread_name_prefix="read") as readers:
+        for start in range(0, items.num_rows, batch_size):
+            ahead.append(readers.submit(read_items, items.slice(start, batch_size)))
+            if len(ahead) > _BATCHES_AHEAD:
+                yield ahead.pop(0).result()
+        for future in ahead:
+            yield future.result()
+
+
+def not_labelled(reason: StorageError | ImageError) -> Answer:
+    """What the row of a picture says that could not be fetched or may not be decoded."""
+    error = " ".join(str(reason).split())
+    if isinstance(reason, ImageError):
+        return Answer(reason.status, error)
+    status = {NotFoundError: "missing", ForbiddenError: "forbidden", ChangedError: "changed"}.get(type(reason))
+    return Answer(status or "fetch_failed", error)
 
 
 def _read_objects(items: Sequence[_Item], fetched: dict[int, Fetched]) -> None:

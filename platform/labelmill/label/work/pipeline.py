@@ -1,116 +1,205 @@
-"""The stage spread over a cluster by Ray: an actor a core, chunk numbers in, finished data files out; and one a GPU.
+"""The work spread over a cluster by Ray Data: chunk numbers in, finished data files out.
 
-Plain actors and not a Ray Data pipeline, whose executor, coordinator, statistics and location actors have nothing to do
-here, since no data passes between stages. Measured on 4,000 photographs, mobilenetv3_small_100, two idle cores with
-AVX-512, one run each: 22.4 s, 35.4 CPU-seconds and 322 pictures/s in the steady state, against 29.5 s, 46.8 and 299.
+On CPUs one pool of actors, a core each, takes a chunk from its bytes to its file. With GPUs there are three operators:
+tasks fetch, actors with a GPU show the pictures to the networks, tasks write. Ray Data starts the actors, hands out the
+chunks, bounds what waits for a GPU, and grows the pools with the cluster.
 """
 
 from __future__ import annotations
 
 import json
-from collections import deque
-from collections.abc import Iterator, Sequence
-from functools import cached_property
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
+import pyarrow as pa
 import ray
-from ray.exceptions import RayActorError, RayError
+import ray.data
+from ray.data import ActorPoolStrategy, Dataset
 
 from labelmill import errors
-from labelmill.errors import ClusterError, LabelmillError
+from labelmill.errors import LabelmillError, NodeError
 from labelmill.label.work.chunk import Chunk
-from labelmill.label.work.gpu_process import GpuProcess, RemoteGpu
-from labelmill.label.work.stage import ChunkLabeler, Stage
+from labelmill.label.work.cores import ChunkLabeler
+from labelmill.label.work.execution import Execution
+from labelmill.label.work.gpus import Fetcher, Networks, Writer
+from labelmill.label.work.handover import ANSWERED, FETCHED, one_row
+from labelmill.label.work.stage import Stage
 from labelmill.label.work.workers import Workers
 
-__all__ = ["Worker", "label_chunks"]
+__all__ = ["Pipeline", "Refused"]
+
+_BLOCKS = 10_000  # the driver keeps a reference to each: chunks beyond that number share them
+_AT_ONE_GPU = 2  # chunks, of which one's pictures are unpacked while the networks see the other's
 
 
-def label_chunks(stage: Stage, workers: Workers) -> Iterator[Chunk]:
-    """Yield each chunk of the to-do list as its data file is finished, in any order; nothing is committed here."""
+@dataclass(frozen=True)
+class Refused:
+    """A chunk that a node gave back, since it reaches nothing that the job names."""
+
+    chunk: int
+    node: str  # its id
+    address: str
+    reason: str
+
+
+class Pipeline:
+    """Labels some chunks of the to-do list, on any node but those to `avoid`, by id. Nothing is committed here.
+
+    `alone`: this Ray has one machine, and no other job is or comes on it.
+    """
+
+    def __init__(
+        self,
+        stage: Stage,
+        workers: Workers,
+        chunks: Sequence[int],
+        *,
+        name: str,
+        alone: bool,
+        avoid: Sequence[str] = (),
+    ) -> None:
+        nodes = {"label_selector": {"ray.io/node-id": f"!in({','.join(avoid)})"}} if avoid else {}
+        build = _over_gpus if workers.gpus else _on_cores
+        self._execution = Execution(build(stage, workers, chunks, nodes), name, alone=alone)
+
+    def outcomes(self) -> Iterator[Chunk | Refused]:
+        """Each chunk as its data file is finished, in any order. What ended a worker's work is raised."""
+        for table in self._execution.tables():
+            for outcome in table["outcome"].to_pylist():
+                yield _read(json.loads(outcome))
+
+    def stop(self) -> None:
+        """End the work, from any thread: `outcomes` then comes to its end."""
+        self._execution.stop()
+
+    @property
+    def num_actors(self) -> int:
+        """How many actors work now."""
+        return self._execution.num_actors
+
+    @property
+    def operators(self) -> dict[str, dict[str, float]]:
+        """What each operator did, once the work is over."""
+        return self._execution.operators
+
+
+def _on_cores(stage: Stage, workers: Workers, chunks: Sequence[int], nodes: dict[str, Any]) -> Dataset:
+    """An actor a core, and never more than there are chunks."""
+    numbers = ray.data.from_items([{"chunk": chunk} for chunk in chunks], override_num_blocks=min(len(chunks), _BLOCKS))
+    numbers.context.target_max_block_size = 1  # of several chunks in a block each is handed on as it is finished
+    numbers.context.set_config("backpressure_policies.enabled", [])  # a result has a few hundred bytes
+    return numbers.map_batches(
+        LabelOnCore,
+        fn_constructor_args=(stage,),
+        batch_size=None,
+        batch_format="pyarrow",
+        compute=ActorPoolStrategy(
+            min_size=1,
+            max_size=len(chunks),
+            initial_size=workers.count,
+            enable_true_multi_threading=True,  # in the actor's main thread, that is, and still one at a time
+        ),
+        num_cpus=1,
+        **nodes,
+    )
+
+
+def _over_gpus(stage: Stage, workers: Workers, chunks: Sequence[int], nodes: dict[str, Any]) -> Dataset:
+    """A chunk is a row, which cannot be cut, nor gathered with others."""
+    numbers = ray.data.from_items([{"chunk": chunk} for chunk in chunks], override_num_blocks=len(chunks))
+    numbers.context.autoscaling_config.actor_pool_util_upscaling_threshold = 0.9  # the pool grows when all are at work
+    whole: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow", **nodes}
+    fetched = numbers.map_batches(fetch, fn_args=(stage,), num_cpus=1, **whole)
+    shown = fetched.map_batches(
+        ShowToNetworks,
+        fn_constructor_args=(stage,),
+        compute=ActorPoolStrategy(
+            min_size=1,
+            max_size=len(chunks),
+            initial_size=workers.gpus,
+            max_tasks_in_flight_per_actor=_AT_ONE_GPU,
+            max_concurrent_calls_per_actor=_AT_ONE_GPU,
+            enable_true_multi_threading=True,
+        ),
+        num_gpus=1,
+        num_cpus=workers.cores_a_gpu,
+        **(whole | {"batch_size": 1}),
+    )
+    # Next to nothing to do, and no core to wait for: where all are fetching, a write that wanted one would come last.
+    return shown.map_batches(write, fn_args=(stage,), num_cpus=0, **whole)
+
+
+class LabelOnCore:
+    """The one operator on CPUs. Models are loaded with the first chunk, so that what goes wrong with them is an outcome
+    too: an actor that cannot begin would end the run without a word of ours."""
+
+    def __init__(self, stage: Stage) -> None:
+        self._labeler = ChunkLabeler(stage)
+
+    def __call__(self, chunks: pa.Table) -> Iterator[pa.Table]:
+        for number in chunks["chunk"].to_pylist():
+            yield pa.table({"outcome": [_outcome(number, partial(self._labeler.label, number))]})
+
+
+def fetch(chunks: pa.Table, stage: Stage) -> Iterator[pa.Table]:
+    """The first operator over GPUs, as tasks: the process keeps what it has opened."""
+    fetcher = _kept(Fetcher, stage)
+    for number in chunks["chunk"].to_pylist():
+        found = _outcome(number, partial(fetcher.fetch, number))
+        yield found if isinstance(found, pa.Table) else one_row(FETCHED, outcome=found)
+
+
+class ShowToNetworks:
+    """The second: an actor that has a GPU."""
+
+    def __init__(self, stage: Stage) -> None:
+        self._networks = Networks(stage)
+
+    def __call__(self, fetched: pa.Table) -> pa.Table:
+        if (outcome := fetched["outcome"][0].as_py()) is None:
+            outcome = _outcome(fetched["chunk"][0].as_py(), partial(self._networks.show, fetched))
+        return outcome if isinstance(outcome, pa.Table) else one_row(ANSWERED, outcome=outcome)
+
+
+def write(answered: pa.Table, stage: Stage) -> pa.Table:
+    """The third, as tasks."""
+    if (outcome := answered["outcome"][0].as_py()) is None:
+        outcome = _outcome(answered["chunk"][0].as_py(), partial(_kept(Writer, stage).write, answered))
+    return pa.table({"outcome": [outcome]})
+
+
+_KEPT: dict[tuple[str, str], Any] = {}
+
+
+def _kept(kind: type[Any], stage: Stage) -> Any:
+    """What tasks of a run share in one process."""
+    key = kind.__name__, stage.run_id
+    if key not in _KEPT:
+        _KEPT[key] = kind(stage)
+    return _KEPT[key]
+
+
+def _outcome(number: int, work: Callable[[], Chunk | pa.Table]) -> str | pa.Table:
+    """A row for the next step, or JSON of what became of the chunk: Ray would print the traceback of an error that is
+    raised."""
+    node = ray.get_runtime_context().get_node_id()
     try:
-        for outcome in _outcomes(stage, workers):
-            yield _chunk(json.loads(outcome))
-    except RayError as exc:
-        raise ClusterError(
-            f"the workers of this run ended: {str(exc).splitlines()[0]}. "
-            "What was committed stays. Run the same command again to go on."
-        ) from exc
+        found = work()
+    except NodeError as exc:
+        refused = Refused(number, node, ray.util.get_node_ip_address(), str(exc))
+        return json.dumps({"refused": asdict(refused)})
+    except LabelmillError as exc:
+        return json.dumps({"error": type(exc).__name__, "message": str(exc)})
+    if isinstance(found, Chunk):
+        found.node = node
+        return found.to_json()
+    return found
 
 
-_AT_ONE_GPU = 4  # pictures of so many workers are on it, or on their way
-
-
-def _outcomes(stage: Stage, workers: Workers) -> Iterator[str]:
-    """Give every free worker a chunk. Whatever dies, Ray starts the worker again, elsewhere if need be; the chunk that
-    it had goes to whoever is free first, for there may be no room left for that worker."""
-    start = ray.remote(num_cpus=1, max_restarts=-1)(Worker).remote
-    start_gpu = ray.remote(num_cpus=workers.cores_a_gpu, num_gpus=1, max_restarts=-1, max_concurrency=_AT_ONE_GPU)(
-        GpuProcess
-    ).remote
-    shared = ray.put(stage)
-    gpus = [start_gpu(shared) for _ in range(workers.gpus)]
-    todo = deque(range(stage.todo.num_chunks))
-    free: list[Any] = []
-    asked: dict[Any, tuple[Any, int | None]] = {}  # each answer that is awaited: of which worker, for which chunk
-    for number in range(workers.count):
-        worker = start(shared, gpus, number)
-        asked[worker.ready.remote()] = worker, None
-    while todo or any(chunk is not None for _, chunk in asked.values()):
-        while todo and free:
-            worker, chunk = free.pop(), todo.popleft()
-            asked[worker.label.remote(chunk)] = worker, chunk
-        [answer], _ = ray.wait(list(asked), num_returns=1)
-        worker, done = asked.pop(answer)
-        try:
-            outcome = ray.get(answer)
-        except RayActorError:
-            if done is None:
-                raise
-            todo.appendleft(done)
-            asked[worker.ready.remote()] = worker, None
-            continue
-        free.append(worker)
-        if done is not None and outcome is None:
-            todo.appendleft(done)
-        elif done is not None:
-            yield outcome
-
-
-class Worker:
-    """An actor: loads the models with its first chunk, so that what goes wrong with them is an outcome as well."""
-
-    def __init__(self, stage: Stage, gpus: Sequence[Any], number: int) -> None:
-        self._stage, self._gpus, self._number = stage, gpus, number
-
-    @cached_property
-    def _labeler(self) -> ChunkLabeler:
-        return ChunkLabeler(self._stage, self._gpu)
-
-    @cached_property
-    def _gpu(self) -> RemoteGpu | None:
-        return RemoteGpu(self._gpus, self._number) if self._gpus else None
-
-    @ray.method(max_task_retries=-1)
-    def ready(self) -> None:
-        """Answers once the worker runs, for the first time or again."""
-
-    def label(self, number: int) -> str | None:
-        """JSON of a `Chunk`, or of the error that ends the run: Ray prints the traceback of one that is raised on the
-        terminal. None where the process died that has the GPU, once there is one again."""
-        try:
-            try:
-                return self._labeler.label(number).to_json()
-            except RayActorError:
-                assert self._gpu is not None  # no other actor is asked here
-                self._gpu.choose()
-                return None
-        except LabelmillError as exc:
-            return json.dumps({"error": type(exc).__name__, "message": str(exc)})
-
-
-def _chunk(outcome: dict[str, Any]) -> Chunk:
+def _read(outcome: dict[str, Any]) -> Chunk | Refused:
     if "error" in outcome:
-        kind: type[LabelmillError] = getattr(errors, outcome["error"])
+        kind: type[LabelmillError] = getattr(errors, str(outcome["error"]))
         raise kind(outcome["message"])
-    return Chunk.from_fields(outcome)
+    return Refused(**outcome["refused"]) if "refused" in outcome else Chunk.from_fields(outcome)

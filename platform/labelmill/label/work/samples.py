@@ -62,18 +62,18 @@ class Sampler:
     def offer(
         self,
         uris: Sequence[str],
-        fetched: Sequence[Fetched],
         answers: Sequence[Answer],
         decided: Sequence[Sequence[tuple[str, float]]],
+        read: Callable[[int], Fetched],
     ) -> None:
-        """A batch that was labelled just now, while its bytes are still here."""
-        for uri, data, answer, labels in zip(uris, fetched, answers, decided, strict=True):
+        """Pictures that were labelled just now; `read` gives the bytes of the one in that place, if it is chosen."""
+        for place, (uri, answer, labels) in enumerate(zip(uris, answers, decided, strict=True)):
             if len(self._taken) >= _MAX_CHUNK_SAMPLES:
                 return
             rank = _rank(uri)
             group = self._group_that_wants(rank, answer, labels)
             if group is not None:
-                self._take(uri, rank, group, data if isinstance(data, bytes) else b"", answer, labels)
+                self._take(uri, rank, group, answer, labels, lambda place=place: read(place))  # type: ignore[misc]
 
     def hand_over(self) -> list[Sample]:
         """What was kept since the last call."""
@@ -96,13 +96,19 @@ class Sampler:
         return rank < lowest[-1] and share < _SHARE_TO_REPLACE
 
     def _take(
-        self, uri: str, rank: int, group: str, data: bytes, answer: Answer, labels: Sequence[tuple[str, float]]
+        self,
+        uri: str,
+        rank: int,
+        group: str,
+        answer: Answer,
+        labels: Sequence[tuple[str, float]],
+        read: Callable[[], Fetched],
     ) -> None:
         lowest = self._lowest[answer.status, group]
         insort(lowest, rank)
         del lowest[max(1, self._per_group) :]
         started = self._now()
-        thumbnail = _thumbnail(data, answer) if answer.status == "ok" else None
+        thumbnail = _thumbnail(read, answer) if answer.status == "ok" else None
         self._spent_s += self._now() - started
         self._made += 1
         self._taken.append(
@@ -124,8 +130,11 @@ def _rank(uri: str) -> int:
     return int.from_bytes(hashlib.blake2b(uri.encode(), digest_size=6).digest())
 
 
-def _thumbnail(data: bytes, answer: Answer) -> str | None:
+def _thumbnail(read: Callable[[], Fetched], answer: Answer) -> str | None:
     if (answer.width_px or 0) * (answer.height_px or 0) > _MAX_PIXELS:
+        return None
+    data = read()
+    if not isinstance(data, bytes):
         return None
     try:
         pixels_hwc = decode(data, min_side_px=_SIDE_PX).pixels_hwc

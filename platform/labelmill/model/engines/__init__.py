@@ -3,7 +3,6 @@
 import logging
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import numpy as np
@@ -13,7 +12,6 @@ from labelmill.errors import BundleError
 from labelmill.model.bundle import Bundle
 
 __all__ = [
-    "ElsewhereEngine",
     "Engine",
     "EngineName",
     "Gpu",
@@ -68,21 +66,6 @@ class Engine(Protocol):
     def forward(self, pixels_bhwc: NDArray[np.uint8]) -> Outputs:
         """Of pixels [B, S, S, 3] as the bundle's preprocessing made them, any B."""
         ...
-
-
-@dataclass(frozen=True)
-class ElsewhereEngine:
-    """Stands for an engine that another process has loaded, on the GPU that it has."""
-
-    gpu: Gpu
-    precision: str
-    name: str = "torch"
-
-    def forward(self, pixels_bhwc: NDArray[np.uint8]) -> Outputs:
-        """Where that GPU has one network."""
-        outputs = self.gpu.forward(np.empty(0, np.uint8), [], [pixels_bhwc])
-        assert outputs is not None  # there was nothing to decode
-        return outputs[0]
 
 
 def choose_engine(bundle: Bundle, precision: PrecisionName = "auto") -> Literal["openvino", "torch"]:

@@ -1,0 +1,75 @@
+"""When finished files become part of the table: at intervals that grow with the run, each time all or none."""
+
+from __future__ import annotations
+
+import logging
+import time
+from datetime import date
+
+from labelmill.errors import FencedError, StorageError, TableError
+from labelmill.table.data_file import DataFile
+from labelmill.table.lease import Lease
+from labelmill.table.writer import TableWriter
+
+__all__ = ["Commits"]
+
+logger = logging.getLogger(__name__)
+
+_FIRST_S, _LAST_S = 5.0, 60.0
+# A table of a few thousand files opens in well under a second; a run of days writes many more.
+_COMPACT_EVERY_FILES = 1024
+
+
+class Commits:
+    """The finished files of one run, which alone writes the table. FencedError: another run took it over."""
+
+    def __init__(self, writer: TableWriter, lease: Lease, today: date) -> None:
+        self._writer, self._lease, self._today = writer, lease, today
+        self._waiting: list[DataFile] = []
+        self._small_files = 0
+        self._began = self._last = time.monotonic()
+        self.number = self.files = 0
+
+    def begin(self) -> None:
+        """The intervals count from here."""
+        self._began = self._last = time.monotonic()
+
+    def add(self, file: DataFile) -> None:
+        self._waiting.append(file)
+
+    def when_due(self) -> None:
+        """Commit what is finished, if the last time is long enough ago."""
+        now = time.monotonic()
+        if self._waiting and now - self._last >= min(_LAST_S, max(_FIRST_S, (now - self._began) / 10)):
+            self.now()
+            self._last = time.monotonic()
+
+    def now(self) -> None:
+        """Commit what is finished. TableError: it could not be; nothing of it is in the table."""
+        if not self._waiting:
+            return
+        self._lease.check()
+        self._writer.commit(self._waiting)
+        self.number += 1
+        self.files += len(self._waiting)
+        self._small_files += len(self._waiting)
+        self._waiting = []
+        if self._small_files >= _COMPACT_EVERY_FILES:
+            self.compact()
+
+    def keep(self) -> None:
+        """On the way out of a stopped run: commit what is finished. What stopped the run is what its user must hear of,
+        unless that is another run, of which the rest follows."""
+        try:
+            self.now()
+        except FencedError:
+            raise
+        except (TableError, StorageError) as exc:
+            logger.warning(
+                "%d finished files were not committed, the next run labels them: %s", len(self._waiting), exc
+            )
+
+    def compact(self) -> None:
+        """Merge the day's small files, if they are many."""
+        self._writer.compact(self._today)
+        self._small_files = 0

@@ -1,0 +1,115 @@
+"""The to-do list labelled: what the workers finish is committed from time to time, accounted for, and watched."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from labelmill.ahead import with_ticks
+from labelmill.cluster import cores_in_use, nodes
+from labelmill.errors import ClusterError, FailureBudgetError
+from labelmill.label.commits import Commits
+from labelmill.label.receipt.account import Account
+from labelmill.label.receipt.progress import show_progress, show_waiting
+from labelmill.label.work.stage import Stage
+from labelmill.label.work.workers import Workers
+from labelmill.spec import LabelSpec
+
+if TYPE_CHECKING:
+    from labelmill.label.work.pipeline import Refused
+
+__all__ = ["Labelling"]
+
+logger = logging.getLogger(__name__)
+
+_TICK_S = 0.5
+_PROGRESS_S = 1.0
+_STARTS_WITHIN_S = 5.0
+_BUDGET_FROM = 200
+_NODES_NAMED = 3
+
+
+class Labelling:
+    """The work of one run. Whatever ends it, what is finished is committed."""
+
+    def __init__(self, spec: LabelSpec, account: Account, commits: Commits) -> None:
+        self._spec, self._account, self._commits = spec, account, commits
+        self._began = self._shown_at = time.monotonic()
+
+    def label(self, stage: Stage, workers: Workers) -> None:
+        """Label every chunk. What a node gives back, since it reaches nothing, is labelled on others in a further pass;
+        ClusterError when there are no others, unless some pictures could be read."""
+        chunks: Sequence[int] = range(stage.todo.num_chunks)
+        avoid: dict[str, Refused] = {}
+        self._commits.begin()
+        while chunks:
+            refused = self._pass(stage, workers, chunks, list(avoid))
+            chunks, avoid = [one.chunk for one in refused], avoid | {one.node: one for one in refused}
+            if refused and nodes().keys() <= avoid.keys():
+                if not self._account.receipt.pictures_labelled:
+                    raise _no_node(list(avoid.values()))
+                stage, avoid = replace(stage, doubts_its_node=False), {}  # then it is the pictures
+            for one in avoid.values() if refused else ():
+                logger.warning("node %s cannot read what it should label, others do: %s", one.address, one.reason)
+
+    def _pass(self, stage: Stage, workers: Workers, chunks: Sequence[int], avoid: Sequence[str]) -> list[Refused]:
+        """Take finished chunks, commit them from time to time, and stop when too many fail."""
+        from labelmill.label.work.pipeline import Pipeline, Refused  # Ray reads its settings when it is imported
+
+        refused: list[Refused] = []
+        pipeline = Pipeline(stage, workers, chunks, name=self._spec.name, alone=self._account.alone, avoid=avoid)
+        try:
+            with closing(with_ticks(pipeline.outcomes(), _TICK_S, pipeline.stop)) as arrivals:
+                for outcome in arrivals:
+                    if isinstance(outcome, Refused):
+                        refused.append(outcome)
+                    elif outcome is not None:
+                        self._account.add(outcome)
+                        self._commits.add(outcome.file)
+                        self._check_budget()
+                    self._commits.when_due()
+                    self._look(pipeline.num_actors, stage.todo.num_rows)
+            self._commits.now()
+        except BaseException:
+            self._commits.keep()
+            raise
+        finally:
+            self._account.receipt.operators |= pipeline.operators
+            self._account.receipt.labelling_s = round(time.monotonic() - self._began, 2)
+        return refused
+
+    def _look(self, num_actors: int, num_pictures: int) -> None:
+        """How far it is, and who is at work on it."""
+        account, now = self._account, time.monotonic()
+        account.clock.at_work(num_actors)
+        if now - self._shown_at < _PROGRESS_S:
+            return
+        self._shown_at = now
+        if not num_actors and not account.receipt.pictures_labelled and now - self._began > _STARTS_WITHIN_S:
+            show_waiting(*cores_in_use())
+        else:
+            show_progress(account.clock.pace(), account.receipt, num_pictures)
+
+    def _check_budget(self) -> None:
+        receipt, limit = self._account.receipt, self._spec.max_failure_rate
+        tried = receipt.pictures_labelled
+        if tried >= _BUDGET_FROM and receipt.failed > limit * tried:
+            failures = {name: count for name, count in receipt.statuses.items() if name != "ok"}
+            raise FailureBudgetError(
+                f"{receipt.failed:,} of the {tried:,} pictures tried have no labels ({receipt.failed / tried:.1%}), "
+                f"max_failure_rate allows {limit:.1%}: {', '.join(f'{n} {c:,}' for n, c in failures.items())}. "
+                f"The run stopped and kept what it committed. `labelmill labels {receipt.table}` shows the reasons; "
+                "mend the store or raise max_failure_rate, and run the same command again."
+            )
+
+
+def _no_node(refused: Sequence[Refused]) -> ClusterError:
+    reasons = "; ".join(f"{one.address}: {one.reason}" for one in refused[:_NODES_NAMED])
+    return ClusterError(
+        f"none of the cluster's nodes can read what it should label ({reasons}). Give them the credentials that this "
+        "machine has, and the folders that the spec names, and run the same command again."
+    )

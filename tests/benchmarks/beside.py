@@ -1,0 +1,67 @@
+"""A label job of this checkout beside the same job of another one, in turn, on one machine.
+
+    git worktree add ../before COMMIT
+    python tests/benchmarks/beside.py PICTURES --train-folder FOLDER --before ../before --count 4000 --rounds 5
+
+Reports the medians of wall time, CPU-seconds of the whole process tree, peak memory and steady rate of both, and by how
+much they differ. The steady rate is that between a tenth and nine tenths of the pictures.
+"""
+
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from account import command, machine, write_json
+from labelling import Labelling, add_arguments, parser_for
+from pace import rate_between
+
+_FIGURES = ("wall_s", "cpu_s", "peak_memory_bytes", "steady_pictures_per_s", "others_cpu_s")
+
+
+def main() -> None:
+    parser = parser_for(__doc__)
+    parser.add_argument("--before", type=Path, required=True, help="the other checkout")
+    parser.add_argument("--count", type=int, default=4000, help="pictures (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=5, help="of both (default: %(default)s)")
+    parser.add_argument("--precision", default="float32", help="of both (default: %(default)s)")
+    arguments = add_arguments(parser).parse_args()
+    labelling = Labelling.prepare(arguments)
+    runs: list[dict[str, Any]] = []
+    for number in range(arguments.rounds):
+        for name, checkout in (("before", arguments.before), ("now", None)):
+            run = labelling.run(arguments.count, checkout, precision=arguments.precision)
+            steady = round(rate_between(run.pop("finished"), 0.1, 0.9), 1)
+            runs.append({"checkout": name, **run, "steady_pictures_per_s": steady})
+            print(
+                f"round {number + 1}, {name}: {run['wall_s']:.1f} s, {run['cpu_s']:.1f} CPU-s, steady {steady}/s, "
+                f"{run['peak_memory_bytes'] / 2**20:.0f} MiB, others {run['others_cpu_s']:.1f} CPU-s",
+                flush=True,
+            )
+    medians = {
+        name: {figure: median(run[figure] for run in runs if run["checkout"] == name) for figure in _FIGURES}
+        for name in ("before", "now")
+    }
+    before, now = medians["before"], medians["now"]
+    compared = {
+        "wall_s_more": round(now["wall_s"] - before["wall_s"], 2),
+        "cpu_s_more": round(now["cpu_s"] - before["cpu_s"], 2),
+        "wall_ratio": round(now["wall_s"] / before["wall_s"], 4),
+        "steady_ratio": round(now["steady_pictures_per_s"] / before["steady_pictures_per_s"], 4),
+        "memory_mib_more": round((now["peak_memory_bytes"] - before["peak_memory_bytes"]) / 2**20),
+    }
+    results = {
+        "benchmark": "beside",
+        "command": command(),
+        "machine": machine(),
+        "architecture": arguments.architecture,
+        "pictures": arguments.count,
+        "medians": medians,
+        "compared": compared,
+        "runs": runs,
+    }
+    write_json(arguments.results / f"beside-{arguments.count}.json", results)
+    print("\n".join(f"- {name}: {value}" for name, value in compared.items()))
+
+
+if __name__ == "__main__":
+    main()
