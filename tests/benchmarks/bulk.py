@@ -181,7 +181,7 @@ def converted_in_s(bench: Bench) -> float:
     if noted.exists():
         return float(json.loads(noted.read_text()))
     code = (
-        "from labelmill.model.engines.openvino_engine import converted_graph\n"
+        "from labelmill.model.engines.graphs import converted_graph\n"
         "from labelmill.model.registry import Registry\n"
         f"converted_graph(Registry({str(bench.model / 'registry')!r}).resolve('bench@1'))"
     )

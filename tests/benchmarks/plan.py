@@ -28,6 +28,7 @@ import psutil
 import pyarrow as pa
 
 from labelmill.label.todo.plan import plan_todo
+from labelmill.label.todo.settings import Settings
 from labelmill.storage import open_store
 from labelmill.table.data_file import put_data_file
 from labelmill.table.row import DATA_SCHEMA
@@ -125,7 +126,7 @@ def plan(arguments: argparse.Namespace) -> dict[str, object]:
         pictures.listing(),
         LabelTable(uri),
         [DIGEST],
-        [SETTINGS],
+        Settings(SETTINGS),
         models=["photos@3"],
         store=open_store(f"{uri}/_labelmill"),
         run_id="000000999-plan",

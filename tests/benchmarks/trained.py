@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from labelmill.model.bundle import WEIGHTS_NAME, BundleDraft
-from labelmill.model.engines.openvino_engine import has_bfloat16
+from labelmill.model.engines.graphs import has_bfloat16
 from labelmill.model.network import default_preprocessing, save_weights
 from labelmill.model.registry import Registry
 

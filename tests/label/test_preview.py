@@ -11,7 +11,7 @@ from bundles import make_bundle
 from label.work.test_samples import picture
 from labelmill.errors import NotFoundError, SpecError
 from labelmill.label.preview import preview
-from labelmill.label.todo.plan import settings_digest
+from labelmill.label.todo.settings import Settings
 from labelmill.spec import load_spec
 from labelmill.storage import open_store
 from labelmill.table.data_file import put_data_file
@@ -49,7 +49,7 @@ def label_some(loaded, registry, count):
     bundle = Registry(registry).resolve("tiny@1")
     [listed] = open_store(loaded.spec.images).list()
     writer, today = TableWriter(loaded.spec.output), dt.date(2026, 1, 1).isoformat()
-    settings = settings_digest(scores="all", embeddings=False, max_pixels=200_000_000, precision="f32")
+    settings = Settings.of(loaded.spec).digest
     rows = [
         row
         | {"status": "ok", "model": "tiny@1", "bundle_digest": bundle.digest, "settings_digest": settings}

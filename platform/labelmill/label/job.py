@@ -10,7 +10,7 @@ import logging
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal
 
-from labelmill.cluster import Connection, connect_ahead, count_gpus
+from labelmill.cluster import Connection, connect_ahead
 from labelmill.errors import SpecError, StorageError
 from labelmill.label.commits import Commits
 from labelmill.label.inventory.inventory import Inventory, open_inventory
@@ -19,8 +19,8 @@ from labelmill.label.receipt.account import Account
 from labelmill.label.receipt.receipt import Receipt
 from labelmill.label.receipt.usage import TreeUsage
 from labelmill.label.todo.deletion import put_deleted
-from labelmill.label.todo.plan import plan_todo, settings_digests
-from labelmill.label.todo.precision import faster_in_bfloat16, precision_asked
+from labelmill.label.todo.plan import plan_todo
+from labelmill.label.todo.settings import Settings
 from labelmill.label.todo.todo import Todo
 from labelmill.label.work.stage import Stage
 from labelmill.label.work.workers import Workers, plan_workers
@@ -84,8 +84,7 @@ class _Run:
         self.today = datetime.now(UTC).date()
         self.writer = TableWriter(spec.output)
         self.commits = Commits(self.writer, lease, self.today)
-        num_gpus = count_gpus()
-        self.settings = settings_digests(spec, bundles, num_gpus)
+        self.settings = Settings.of(spec)
         receipt = Receipt(
             run_id=self.writer.run_id,
             job=spec.name,
@@ -94,7 +93,7 @@ class _Run:
             table=self.writer.uri,
             images=inventory.describe,
             engine="",
-            precision=", ".join(dict.fromkeys(precision_asked(spec, bundle, num_gpus) for bundle in bundles)),
+            precision=spec.precision,
             spec=loaded.source,
         )
         self.account = Account(receipt, usage, pictures=spec.receipt_pictures)
@@ -116,8 +115,6 @@ class _Run:
                 stage = self._stage(todo, workers)
             self._take_workers(workers, stage)
             logger.info("labelling by %s, %s", workers, self.account.receipt.engine)
-            if advice := faster_in_bfloat16(self.spec, self.bundles, stage.engines):
-                logger.info(advice)
             try:
                 Labelling(self.spec, self.account, self.commits).label(stage, workers)
             except BaseException:
@@ -160,7 +157,7 @@ class _Run:
                 todo,
                 self.bundles,
                 open_store(self.writer.uri),
-                settings_digests=self.settings,
+                settings_digest=self.settings.digest,
                 run_id=self.writer.run_id,
                 labelled_on=self.today,
             )
@@ -180,7 +177,7 @@ class _Run:
             output=self.writer.uri,
             run_id=self.writer.run_id,
             labelled_on=self.today.isoformat(),
-            settings_digests=self.settings,
+            settings_digest=self.settings.digest,
             scores=spec.scores,
             embeddings=spec.embeddings,
             max_pixels=spec.max_pixels,
@@ -199,11 +196,11 @@ class _Run:
         if self.spec.engine == "auto" and choose_engine(bundle, self.spec.precision) == "torch":
             return "torch"
         # A run with nothing to do needs none of it.
-        from labelmill.model.engines.openvino_engine import converted_graph, takes_bfloat16
+        from labelmill.model.engines.graphs import converted_graph, takes_bfloat16
 
         graph = converted_graph(bundle, embeddings=self.spec.embeddings)
         if self.spec.precision == "bfloat16":
-            takes_bfloat16(bundle, graph)  # so that it is said here, and not only in the workers' logs
+            takes_bfloat16(bundle, graph, "bfloat16")  # so that it is said here, and not only in the workers' logs
         return "openvino"
 
     def _close_stopped(self) -> None:

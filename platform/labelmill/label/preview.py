@@ -26,8 +26,8 @@ from labelmill.label.receipt.amounts import bytes_text, duration
 from labelmill.label.receipt.clock import START_UP
 from labelmill.label.receipt.money import Cost, cost_of
 from labelmill.label.rehearsal import SAMPLE_PICTURES, Rehearsal, rehearse
-from labelmill.label.todo.plan import plan_todo, settings_digests
-from labelmill.label.todo.precision import faster_in_bfloat16
+from labelmill.label.todo.plan import plan_todo
+from labelmill.label.todo.settings import Settings
 from labelmill.label.todo.todo import Todo
 from labelmill.model.bundle import Bundle
 from labelmill.model.registry import Registry
@@ -164,7 +164,7 @@ def _todo(spec: LabelSpec, bundles: Sequence[Bundle], resources: Resources, fold
         inventory.list(),
         table,
         [bundle.digest for bundle in bundles],
-        settings_digests(spec, bundles, resources.gpus),
+        Settings.of(spec),
         models=[bundle.reference for bundle in bundles],
         store=scratch,
         run_id="plan",
@@ -188,8 +188,6 @@ def _predicted(
     labelling_s = todo.num_rows * sample.picture_s / workers if sample else 0.0
     if resources.gpus and spec.engine != "openvino":
         notes.append("the forward pass was measured on a CPU core; the cluster's GPUs will be faster")
-    elif sample and (advice := faster_in_bfloat16(spec, bundles, sample.engine.split(", "))):
-        notes.append(advice)
     startup_s = listing_s + (_start_s(spec.output) if sample else 0.0)
     wall_s = startup_s + labelling_s
     read = _bytes_of(todo)

@@ -131,8 +131,9 @@ Engine = Annotated[
 Precision = Annotated[
     Literal["auto", "float32", "bfloat16"],
     Field(
-        description="What the network computes in; auto: bfloat16 on a GPU, float32 on a CPU. CPUs with AMX are up "
-        "to 6 times as fast in bfloat16. It is float32 where the processor lacks it, or answers differ by over 2%."
+        description="What the network computes in. auto: bfloat16 on GPUs and CPUs that are at least 1.3 times as fast "
+        "in it and then give the same labels, float32 elsewhere. bfloat16: wherever a processor has it, unless answers "
+        "differ by over 2%."
     ),
 ]
 

@@ -10,12 +10,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from bundles import make_draft
 from labelmill.label.inventory.item import ITEM_SCHEMA
 from labelmill.label.todo import difference
-from labelmill.label.todo.plan import plan_todo, settings_digests
+from labelmill.label.todo.plan import plan_todo
+from labelmill.label.todo.settings import Settings
 from labelmill.label.todo.todo import Todo
-from labelmill.model.quantized import INT8_GRAPH
 from labelmill.spec import LabelSpec
 from labelmill.storage import open_store
 from labelmill.table.data_file import put_data_file
@@ -50,7 +49,7 @@ class Night:
         self,
         *items: dict[str, object],
         models: tuple[str, ...] = ("a@1",),
-        settings: tuple[str, ...] = (),
+        settings: Settings = Settings("s"),  # noqa: B008 - a value
         **options: object,
     ) -> Todo:
         batches = [
@@ -59,7 +58,7 @@ class Night:
         digests = [f"digest of {model}" for model in models]
         store = open_store(f"{self.uri}/_labelmill")
         more = {"models": models, "store": store, "run_id": f"{random.random()}", **options}
-        return plan_todo(iter(batches), LabelTable(self.uri), digests, settings or ["s"] * len(models), **more)
+        return plan_todo(iter(batches), LabelTable(self.uri), digests, settings, **more)
 
 
 @pytest.fixture
@@ -118,44 +117,41 @@ def test_a_table_of_one_file_whose_rows_are_alike_is_subtracted(
     assert todo.num_gone == (0 if status == "deleted" else 3 + len(odd))
 
 
-def test_each_model_is_done_by_its_own_settings(night: Night) -> None:
-    night.put(item("floats"), model="a@1", settings="f32")
-    night.put(item("integers"), model="b@7", settings="int8")
-    night.put(item("once by torch"), model="b@7", settings="f32")
-    every = ("floats", "integers", "once by torch")
-    todo = night.plan(*map(item, every), models=("a@1", "b@7"), settings=("f32", "int8"))
-    assert {row["uri"].removeprefix(PREFIX): row["lacking"] for row in rows(todo)} == {
-        "floats": 0b10,
-        "integers": 0b01,
-        "once by torch": 0b11,
-    }
+def spec_of(**fields: object) -> LabelSpec:
+    needed = {"kind": "label", "name": "n", "registry": "r", "model": "m@1", "images": "i", "output": "o"}
+    return LabelSpec.model_validate(needed | fields)
 
 
-def test_what_computed_the_answers_is_part_of_the_settings(tmp_path: Path) -> None:
-    draft = make_draft(tmp_path / "draft")
-    floats = draft.as_bundle()
-    (draft.folder / INT8_GRAPH).parent.mkdir()
-    (draft.folder / INT8_GRAPH).write_text("a graph")
-    integers = draft.as_bundle()
-    spec = {"kind": "label", "name": "n", "registry": "r", "model": "m@1", "images": "i", "output": "o"}
-    digests = {
-        engine: settings_digests(LabelSpec.model_validate(spec | {"engine": engine}), [floats, integers], 0)
-        for engine in ("auto", "openvino", "torch")
-    }
-    assert digests["auto"] == digests["openvino"]
-    assert digests["auto"][0] == digests["torch"][0] == digests["torch"][1] != digests["auto"][1]
-    on_gpu = settings_digests(LabelSpec.model_validate(spec), [floats, integers], 1)
-    assert on_gpu[0] == on_gpu[1] not in (*digests["auto"], *digests["torch"])
-    low, full = (LabelSpec.model_validate(spec | {"precision": name}) for name in ("bfloat16", "float32"))
-    assert settings_digests(low, [floats, integers], 0) == (on_gpu[0], digests["auto"][1])
-    assert settings_digests(low, [floats], 1) == on_gpu[:1]
-    assert settings_digests(full, [floats], 1) == settings_digests(full, [floats], 0) == digests["auto"][:1]
+# What a table holds that was labelled before the digest held what was asked for: the digests of what a machine computed
+# in, with the other settings as they come.
+F32, BF16, INT8 = "37cd65436c6db53c", "f06af6680c6b33ed", "22f45126f0eda8d9"
+
+
+@pytest.mark.parametrize(
+    ("precision", "final"), [("auto", {F32, BF16, INT8}), ("float32", {F32, INT8}), ("bfloat16", {BF16, INT8})]
+)
+def test_a_table_labelled_before_stays_final(night: Night, precision: str, final: set[str]) -> None:
+    settings = Settings.of(spec_of(precision=precision))
+    other = Settings.of(spec_of(precision=precision, max_pixels=10**6))
+    for digest in (F32, BF16, INT8, settings.digest, other.digest):
+        night.put(item(digest), settings=digest)
+    todo = night.plan(*map(item, (F32, BF16, INT8, settings.digest, other.digest)), settings=settings)
+    assert set(names(todo)) == {F32, BF16, INT8, other.digest} - final
+
+
+def test_settings_hold_what_was_asked_for_and_not_what_a_machine_takes() -> None:
+    digests = {name: Settings.of(spec_of(precision=name)).digest for name in ("auto", "float32", "bfloat16")}
+    assert len(set(digests.values())) == 3
+    for engine in ("auto", "openvino", "torch"):
+        assert Settings.of(spec_of(engine=engine)).digest == digests["auto"]
+    for field, value in (("scores", "all"), ("embeddings", True), ("max_pixels", 10**6)):
+        assert Settings.of(spec_of(**{field: value})).digest not in digests.values()
 
 
 def test_a_table_with_nothing_in_it_leaves_everything_to_do(night: Night) -> None:
     todo = night.plan(item("b"), item("a"))
     assert names(todo) == ["a", "b"]
-    nothing = plan_todo(iter(()), None, ["d"], ["s"], models=["a@1"], store=open_store(night.uri), run_id="x")
+    nothing = plan_todo(iter(()), None, ["d"], Settings("s"), models=["a@1"], store=open_store(night.uri), run_id="x")
     assert (nothing.listed, nothing.num_rows, nothing.num_chunks) == (0, 0, 0)
 
 

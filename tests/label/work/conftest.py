@@ -33,7 +33,7 @@ def stage(tmp_path, bundles):
         output=str(tmp_path / "labels"),
         run_id="000000001-test",
         labelled_on="2026-01-01",
-        settings_digests=("0" * 16, "1" * 16),
+        settings_digest="0" * 16,
         scores="all",
         embeddings=False,
         max_pixels=10**8,

@@ -48,7 +48,7 @@ def test_model_that_has_a_row_already_gets_no_second_one(stage, tmp_path):
 
 
 def test_a_worker_computes_in_what_the_run_asks_for(stage, monkeypatch):
-    monkeypatch.setattr(openvino_engine, "takes_bfloat16", lambda bundle, graph: True)
+    monkeypatch.setattr(openvino_engine, "takes_bfloat16", lambda bundle, graph, asked: asked == "bfloat16")
     for asked, expected in (("auto", "float32"), ("float32", "float32"), ("bfloat16", "bfloat16")):
         labelers = ChunkLabeler(replace(stage, precision=asked))._labelers
         assert [labeler.precision for labeler in labelers] == [expected] * 2

@@ -13,7 +13,7 @@ import labelmill.train
 from bundles import make_bundle, make_draft
 from labelmill.errors import BundleError, DataError, SpecError
 from labelmill.images.transform import Preprocessing, evaluation_pixels
-from labelmill.model.engines.openvino_engine import faster_engine
+from labelmill.model.engines.graphs import faster_engine
 from labelmill.model.engines.torch_engine import PixelsToLogits
 from labelmill.model.labeler import Labeler
 from labelmill.model.quantized import INT8_GRAPH, INT8_WEIGHTS, is_quantized

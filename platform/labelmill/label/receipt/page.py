@@ -221,6 +221,7 @@ def _account(receipt: Receipt) -> str:
         ["workers", escape(receipt.workers or "none")],
         ["engine", escape(receipt.engine)],
         ["precision asked for", escape(receipt.precision)],
+        ["computed in", escape(", ".join(sorted(set(receipt.computed_in.values()))))],
         ["bundle", escape(receipt.bundle_digest)],
         ["pictures listed", f"{receipt.pictures_listed:,}"],
         ["CPU time", duration(receipt.cpu_s)],

@@ -32,7 +32,7 @@ class Receipt:
     table: str
     images: str
     engine: str
-    precision: str  # that was asked for; where bfloat16 is not to be had it is float32
+    precision: str  # that was asked for
     workers: str = ""
     num_workers: int = 0
     cores: float = 0.0  # that the workers held
@@ -67,11 +67,13 @@ class Receipt:
     histograms: dict[str, dict[str, int]] = field(default_factory=dict)
     failures: list[dict[str, str]] = field(default_factory=list)  # a few of each status: status, uri, error
     nodes: dict[str, int] = field(default_factory=dict)  # pictures that each node of the cluster labelled, by its id
+    computed_in: dict[str, str] = field(default_factory=dict)  # the precision that each machine took, by its name
     operators: dict[str, dict[str, float]] = field(default_factory=dict)  # what each operator of Ray Data did
     spec: dict[str, Any] = field(default_factory=dict)
 
     def add(self, chunk: Chunk) -> None:
         self.pictures_labelled += chunk.num_rows
+        self.computed_in |= chunk.computed_in
         self.nodes[chunk.node] = self.nodes.get(chunk.node, 0) + chunk.num_rows
         self.retries += sum(spent.retries for spent in chunk.spent)
         for spent in chunk.spent:

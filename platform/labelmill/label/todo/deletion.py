@@ -25,7 +25,7 @@ def put_deleted(
     bundles: Sequence[Bundle],
     store: Store,
     *,
-    settings_digests: Sequence[str],
+    settings_digest: str,
     run_id: str,
     labelled_on: date,
 ) -> Iterator[DataFile]:
@@ -42,7 +42,7 @@ def put_deleted(
                     [[]] * len(answers),
                     bundle,
                     scores="none",
-                    settings_digest=settings_digests[number],
+                    settings_digest=settings_digest,
                     run_id=run_id,
                 )
                 path = f"{PARTITION}={day}/{run_id}-deleted-{part:06d}-{number}.parquet"

@@ -52,7 +52,7 @@ class Wanted:
 
     models: tuple[str, ...]  # name@version; bit m of `lacking` is the m-th
     bundle_digests: tuple[str, ...]
-    settings: tuple[str, ...]  # the settings digest that counts for each of them
+    settings: tuple[str, ...]  # the settings digests that count
     retry: tuple[str, ...] = ()  # final statuses that do not count as done
     below: str | None = None  # a listing that names every picture below this prefix can tell that one is gone
 
@@ -187,8 +187,7 @@ class TableKeys:
         wanted = self._wanted
         final = [status for status in FINAL if status not in (*wanted.retry, "deleted")]
         bundle = _case("bundle_digest", {digest: place for place, digest in enumerate(wanted.bundles)})
-        settings_by_bundle = dict(zip(wanted.bundle_digests, wanted.settings, strict=True))
-        settings = f"settings_digest = {_case('bundle_digest', settings_by_bundle)}"
+        settings = f"settings_digest IN {_listed(wanted.settings)}"
         done = f"bundle IS NOT NULL AND {settings} AND status IN {_listed(final)}"
         # Without a NOT: DuckDB 2.0.0's planner fails over one around a comparison that a file's statistics decide.
         state = (

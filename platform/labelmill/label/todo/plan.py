@@ -7,8 +7,6 @@ where every node can read its share.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,47 +19,25 @@ import pyarrow as pa
 from labelmill.ahead import ahead
 from labelmill.label.inventory.item import ITEM_SCHEMA
 from labelmill.label.todo.difference import TableKeys, Wanted, hashed, in_groups
-from labelmill.label.todo.precision import precision_asked
+from labelmill.label.todo.settings import Settings
 from labelmill.label.todo.todo import GONE_SCHEMA, TODO_SCHEMA, Todo, write_todo
-from labelmill.model.bundle import Bundle
-from labelmill.spec import LabelSpec
 from labelmill.storage import Store
 from labelmill.table.table import LabelTable
 
-__all__ = ["plan_todo", "settings_digest", "settings_digests"]
+__all__ = ["plan_todo"]
 
 # Members of a shard lie together in the order of their bytes, so that they are read together.
 _SHARD = "regexp_extract(uri, '(?is)^(.*?\\.(tar|parquet))#', 1)"
 _NEIGHBOURS = f'CASE WHEN "offset" IS NULL THEN uri ELSE {_SHARD} END, "offset", uri'
-_DIGESTED = {"float32": "f32", "bfloat16": "bf16", "int8": "int8"}
 _MEMORY = "1GB"
 _BATCH_ROWS = 100_000
-
-
-def settings_digests(spec: LabelSpec, bundles: Sequence[Bundle], num_gpus: int) -> tuple[str, ...]:
-    """The settings digest that each model's rows have in a run by this spec."""
-    return tuple(
-        settings_digest(
-            scores=spec.scores,
-            embeddings=spec.embeddings,
-            max_pixels=spec.max_pixels,
-            precision=_DIGESTED[precision_asked(spec, bundle, num_gpus)],
-        )
-        for bundle in bundles
-    )
-
-
-def settings_digest(*, scores: str, embeddings: bool, max_pixels: int, precision: str) -> str:
-    """16 hex digits of what decides a row beside its picture and the bundle. Both engines answer alike."""
-    settings = {"embeddings": embeddings, "max_pixels": max_pixels, "precision": precision, "scores": scores}
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def plan_todo(
     items: Iterator[pa.RecordBatch],
     table: LabelTable | None,
     bundle_digests: Sequence[str],
-    settings: Sequence[str],
+    settings: Settings,
     *,
     models: Sequence[str],
     store: Store,
@@ -72,15 +48,15 @@ def plan_todo(
 ) -> Todo:
     """Subtract the table from what is listed (ITEM_SCHEMA, or without `offset`), and put the rest into chunks.
 
-    Done is a picture with a final row for its uri and etag, a bundle digest and that model's settings digest, unless
-    the row's status is one to `retry`, or the model has a later row that says `deleted`: a picture that came back is
+    Done is a picture with a final row for its uri and etag, a bundle digest and a digest of these settings, unless the
+    row's status is one to `retry`, or the model has a later row that says `deleted`: a picture that came back is
     labelled again.
     `models` are the references (name@version) of the bundles. `below` is the prefix whose listing this is, when it
     names every picture there: then pictures of the table that it does not name are gone. Names twice are one picture.
     No table is one without rows. `on_first` is called as soon as a picture is found that lacks a row.
     """
     below = below and f"{below.rstrip('/')}/"
-    wanted = Wanted(tuple(models), tuple(bundle_digests), tuple(settings), tuple(retry), below)
+    wanted = Wanted(tuple(models), tuple(bundle_digests), settings.final, tuple(retry), below)
     folder = store.address(f"runs/{run_id}")
     with TemporaryDirectory(prefix="labelmill-plan-") as name, _Lack(Path(name), on_first) as lack:
         lack.subtract(items, table, wanted)

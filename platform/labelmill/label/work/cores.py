@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import cached_property
+from socket import gethostname
 
 import pyarrow as pa
 
@@ -72,6 +73,7 @@ class ChunkLabeler:
             self._doubt.look_at(answers[0])
             chunk = self._finisher.finish(number, items, answers, decided)
         chunk.seconds |= seconds
+        chunk.computed_in = {gethostname(): ", ".join(dict.fromkeys(one.precision for one in self._labelers))}
         return chunk
 
     def _answers(

@@ -80,7 +80,7 @@ class Finisher:
             decided,
             stage.bundles[model],
             scores=stage.scores,
-            settings_digest=stage.settings_digests[model],
+            settings_digest=stage.settings_digest,
             run_id=stage.run_id,
         )
         return rows.filter(pc.not_equal(pc.bit_wise_and(items["lacking"], 1 << model), 0))

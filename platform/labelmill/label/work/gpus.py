@@ -15,8 +15,9 @@ import threading
 import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
+from socket import gethostname
 
 import numpy as np
 import pyarrow as pa
@@ -93,7 +94,7 @@ class Fetcher:
             FETCHED,
             chunk=number,
             begun_at=begun_at,
-            account=account(seconds, [asdict(self._meter.read())]),
+            account=account(seconds, self._meter),
             places=ordered,
             sizes_px=[[shown[place].width_px, shown[place].height_px] for place in ordered],
             failed=_failures(enumerate(pictures)),
@@ -112,6 +113,7 @@ class Networks:
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="gpu")
         self._lock = threading.Lock()
         self._loaded: Gpu | None = None
+        self._precision = ""
 
     def show(self, fetched: pa.Table) -> pa.Table:
         """One row (FETCHED) to one (ANSWERED). NodeError: the models cannot be read here."""
@@ -136,6 +138,7 @@ class Networks:
                     for bundle in stage.bundles
                 ]
                 self._loaded = TorchOnGpu(engines)
+                self._precision = ", ".join(dict.fromkeys(engine.precision for engine in engines))
         return self._loaded
 
     def _pixels(self, row: Row) -> list[NDArray[np.uint8]]:
@@ -184,7 +187,7 @@ class Networks:
             ANSWERED,
             chunk=row["chunk"],
             begun_at=row["begun_at"],
-            account=row.account(seconds, self._meter),
+            account=row.account(seconds, self._meter, computed_in={gethostname(): self._precision}),
             places=places,
             sizes_px=[sizes_px[place] for place in places],
             failed=row["failed"] + [failure for part in shown for failure in part[2]],
@@ -211,6 +214,7 @@ class Writer:
         found = json.loads(row.account({}, self._meter))
         chunk.seconds |= found["seconds"]
         chunk.spent = [Spent.from_fields(spent) for spent in found["spent"]]
+        chunk.computed_in = found["computed_in"]
         chunk.busy_s = max(0.0, time.time() - row["begun_at"])
         return chunk
 

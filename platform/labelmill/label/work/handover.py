@@ -7,7 +7,6 @@ it in place.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -58,14 +57,16 @@ class Row:
     def many_bytes(self, name: str) -> list[NDArray[np.uint8]]:
         return [np.frombuffer(value.as_buffer(), np.uint8) for value in self._table[name][0].values]
 
-    def account(self, seconds: dict[str, float], meter: Meter) -> str:
+    def account(self, seconds: dict[str, float], meter: Meter, **more: Any) -> str:
         """What the steps before took and spent, and what this one did."""
         before = json.loads(self["account"])
-        return account(before["seconds"] | seconds, [*before["spent"], asdict(meter.read())])
+        added = {"seconds": before["seconds"] | seconds, "spent": [*before["spent"], asdict(meter.read())]}
+        return json.dumps(before | added | more)
 
 
-def account(seconds: dict[str, float], spent: Sequence[dict[str, Any]]) -> str:
-    return json.dumps({"seconds": seconds, "spent": spent})
+def account(seconds: dict[str, float], meter: Meter) -> str:
+    """What the first step took and spent."""
+    return json.dumps({"seconds": seconds, "spent": [asdict(meter.read())]})
 
 
 def one_row(schema: pa.Schema, **values: Any) -> pa.Table:

@@ -22,7 +22,7 @@ class Stage:
     output: str
     run_id: str
     labelled_on: str
-    settings_digests: tuple[str, ...]  # of each bundle
+    settings_digest: str
     scores: str
     embeddings: bool
     max_pixels: int

@@ -5,7 +5,6 @@ CPU need not pay. The graph is written aside, compared with the network, and the
 """
 
 import json
-import math
 import shutil
 import sys
 import tempfile
@@ -22,21 +21,18 @@ from numpy.typing import NDArray
 from labelmill.errors import BundleError
 from labelmill.images.transform import Preprocessing
 from labelmill.model.engines.child import untold
-from labelmill.model.engines.openvino_engine import (
-    BATCH_SIZE,
-    BFLOAT16_SPEED,
-    GRAPH_NAME,
-    SPEEDS_NAME,
-    compile_graph,
-    has_bfloat16,
-)
-from labelmill.model.engines.torch_engine import TOLERANCE, PixelsToLogits
+from labelmill.model.engines.graphs import BFLOAT16_SPEED, GRAPH_NAME, PROBE_NAME, SPEEDS_NAME, has_bfloat16
+from labelmill.model.engines.openvino_engine import BATCH_SIZE, compile_graph
+from labelmill.model.engines.precision import PROBE_PICTURES, TOLERANCE, furthest, made_pictures
+from labelmill.model.engines.torch_engine import PixelsToLogits
 
 __all__ = ["convert", "graph_of"]
 
 # Of the largest logit: what float32 arithmetic in another order may differ by in a deep network.
 _TOLERANCE = 1e-3
 _MEASURE_S = 0.3
+_PROBE_S = 20.0
+_PRECISIONS = ("float32", "bfloat16")
 
 
 def convert(module: PixelsToLogits, image_size_px: int, folder: Path) -> None:
@@ -53,6 +49,8 @@ def convert(module: PixelsToLogits, image_size_px: int, folder: Path) -> None:
         if (difference := _difference(expected, aside / GRAPH_NAME, pixels)) > _TOLERANCE:
             raise BundleError(f"the converted graph answers otherwise than torch (by {difference:.3g})")
         low = has_bfloat16() and _difference(expected, aside / GRAPH_NAME, pixels, bfloat16=True) <= TOLERANCE
+        if low:
+            np.savez(aside / PROBE_NAME, allow_pickle=False, **_probe(aside / GRAPH_NAME, image_size_px))
         (aside / SPEEDS_NAME).write_text(json.dumps(_speeds(module, aside / GRAPH_NAME, pixels, low=low)))
         aside.rename(folder)
     finally:
@@ -72,14 +70,27 @@ def graph_of(module: PixelsToLogits, image_size_px: int) -> ov.Model:
 def _difference(
     expected: list[NDArray[np.float32]], graph: Path, pixels: NDArray[np.uint8], *, bfloat16: bool = False
 ) -> float:
-    """The largest, as a share of the largest logit (or feature, where those are greater than 1); inf for no number."""
-    differences = [0.0]
+    """Of the graph's outputs from those expected, in batches of both sizes."""
+    differences = []
     for batch_size in (BATCH_SIZE, 1):
         found = compile_graph(graph, batch_size, None, bfloat16=bfloat16)([pixels[:batch_size]])
-        for output, wanted in enumerate(expected):
-            furthest = float(np.abs(found[output] - wanted[:batch_size]).max())
-            differences.append(furthest / max(1.0, float(np.abs(wanted).max())))
-    return max(differences) if np.isfinite(differences).all() else math.inf
+        wanted = [output[:batch_size] for output in expected]
+        differences.append(furthest(wanted, [found[output] for output in range(len(expected))]))
+    return max(differences)
+
+
+def _probe(graph: Path, image_size_px: int) -> dict[str, NDArray[np.float32]]:
+    """Logits of as many made pictures as both precisions see within a bounded time, which is all for most networks."""
+    networks = {name: compile_graph(graph, BATCH_SIZE, None, bfloat16=name == "bfloat16") for name in _PRECISIONS}
+    logits: dict[str, list[NDArray[np.float32]]] = {name: [] for name in networks}
+    until = time.perf_counter() + _PROBE_S
+    pictures = made_pictures(PROBE_PICTURES, image_size_px)
+    for start in range(0, PROBE_PICTURES, BATCH_SIZE):
+        for name, network in networks.items():
+            logits[name].append(network([pictures[start : start + BATCH_SIZE]])[0].copy())
+        if time.perf_counter() > until:
+            break
+    return {name: np.concatenate(found) for name, found in logits.items()}
 
 
 def _speeds(module: PixelsToLogits, graph: Path, pixels: NDArray[np.uint8], *, low: bool) -> dict[str, float]:

@@ -1,5 +1,5 @@
-"""PyTorch: on a GPU as CUDA graphs, in bfloat16 unless told otherwise; on a CPU in float32 unless told otherwise. Also
-the one definition of what happens between pixels and network, which the OpenVINO graph is converted from."""
+"""PyTorch: on a GPU as CUDA graphs; in bfloat16 where that is worth it, or asked for. Also the one definition of what
+happens between pixels and network, which the OpenVINO graph is converted from."""
 
 import logging
 import threading
@@ -18,17 +18,18 @@ from labelmill.images.transform import Preprocessing
 from labelmill.model.bundle import Bundle
 from labelmill.model.engines import Outputs, PrecisionName
 from labelmill.model.engines.gpu_decoder import can_decode, decode, views
+from labelmill.model.engines.precision import PROBE_PICTURES, Comparison, furthest, made_pictures, same_decisions
 from labelmill.model.ensemble import Ensemble
 from labelmill.model.network import build_network, head_of, load_weights
 
-__all__ = ["TOLERANCE", "PixelsToLogits", "TorchEngine", "TorchOnGpu"]
+__all__ = ["PixelsToLogits", "TorchEngine", "TorchOnGpu"]
 
 logger = logging.getLogger(__name__)
 
-TOLERANCE = 2e-2  # of bfloat16, which has 8 bits of mantissa
 _BATCH_SIZES = (32, 64, 128, 256)
 _WORTH_DOUBLING = 1.02
 _MEASURE_S = 0.1
+_PROBE_ON = {"cuda": (PROBE_PICTURES, 128), "cpu": (64, 32)}  # pictures, and how many at once; a core takes its time
 
 
 class PixelsToLogits(nn.Module):
@@ -116,34 +117,43 @@ class TorchEngine:
         if self._device.type == "cuda":
             self._graphs = _Graphs(self._compute)
         if self._may_take_bfloat16(precision):
-            self._take_bfloat16(bundle)
+            self._compare_bfloat16(bundle, precision)
         if self._device.type == "cuda":
             self._largest = self._measured_batch_size()
             self.gpu = TorchOnGpu([self])
 
-    def _may_take_bfloat16(self, precision: PrecisionName) -> bool:
-        if self._device.type == "cuda":
-            return precision != "float32"
-        if precision != "bfloat16":
+    def _may_take_bfloat16(self, asked: PrecisionName) -> bool:
+        if asked == "float32":
             return False
-        from labelmill.model.engines.openvino_engine import has_bfloat16  # which knows the CPU
+        if self._device.type == "cuda":
+            return True
+        from labelmill.model.engines.graphs import has_bfloat16  # which knows the CPU
 
         return has_bfloat16()
 
-    def _take_bfloat16(self, bundle: Bundle) -> None:
-        """Unless the network then answers otherwise."""
-        noise = np.random.default_rng(0).integers(0, 256, (8, *self._shape), dtype=np.uint8)
-        pixels = torch.from_numpy(noise).to(self._device)
-        expected = self._compute(pixels)
-        self.precision = "bfloat16"
-        for found, wanted in zip(self._compute(pixels), expected, strict=True):
-            difference = float((found - wanted).abs().max())
-            if not difference <= TOLERANCE * max(1.0, float(wanted.abs().max())):
-                self.precision = "float32"
-                logger.warning(
-                    "%s computes in float32: in bfloat16 its answers differ by %.3g", bundle.reference, difference
-                )
-                return
+    def _compare_bfloat16(self, bundle: Bundle, asked: PrecisionName) -> None:
+        """Take it where it is worth it, and the network then answers alike."""
+        outputs, rates = {}, {}
+        for self.precision in ("float32", "bfloat16"):
+            outputs[self.precision], rates[self.precision] = self._probed(*_PROBE_ON[self._device.type])
+        full, low = outputs["float32"], outputs["bfloat16"]
+        compared = Comparison(
+            rates["bfloat16"] / rates["float32"], furthest(full, low), same_decisions(bundle, full[0], low[0])
+        )
+        if not compared.takes(asked):
+            self.precision = "float32"
+            say = logger.warning if asked == "bfloat16" else logger.info
+            say("%s computes in float32: %s", bundle.reference, compared)
+
+    def _probed(self, count: int, batch_size: int) -> tuple[list[NDArray[np.float32]], float]:
+        """Outputs of made pictures, and pictures a second."""
+        pictures = torch.from_numpy(made_pictures(count, self._preprocessing.image_size_px)).to(self._device)
+        batches = torch.split(pictures, batch_size)
+        self._compute(batches[0])
+        started = time.perf_counter()
+        outputs = [[output.cpu().numpy() for output in self._compute(batch)] for batch in batches]
+        rate = count / (time.perf_counter() - started)
+        return [np.concatenate(output) for output in zip(*outputs, strict=True)], rate
 
     @property
     def _shape(self) -> tuple[int, int, int]:

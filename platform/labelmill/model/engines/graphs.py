@@ -1,0 +1,157 @@
+"""Converted networks on this machine, and what was measured of them when they were converted.
+
+Reading what is there imports neither torch nor OpenVINO: the process that starts a run asks for it, too.
+"""
+
+import fcntl
+import hashlib
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from labelmill.errors import BundleError
+from labelmill.model.bundle import WEIGHTS_NAME, Bundle, cache_folder
+from labelmill.model.engines import PrecisionName
+from labelmill.model.engines.child import run_in_child
+from labelmill.model.engines.precision import Comparison, same_decisions
+from labelmill.model.quantized import int8_graph, is_quantized
+
+__all__ = [
+    "BFLOAT16_SPEED",
+    "GRAPH_NAME",
+    "PROBE_NAME",
+    "SPEEDS_NAME",
+    "converted_graph",
+    "faster_engine",
+    "has_bfloat16",
+    "takes_bfloat16",
+]
+
+logger = logging.getLogger(__name__)
+
+GRAPH_NAME = "graph.xml"
+SPEEDS_NAME = "speeds.json"
+BFLOAT16_SPEED = "openvino_bfloat16"  # is missing there where bfloat16 is not to be had
+PROBE_NAME = "probe.npz"  # logits of made pictures, in float32 and in bfloat16; missing likewise
+
+# Raised whenever convert.py makes another graph of the same bundle, so that no old one is taken from a cache.
+_CONVERSION = 4
+_CLEARLY = 1.25
+
+
+@cache
+def has_bfloat16() -> bool:
+    """Whether this CPU multiplies in bfloat16 (AVX-512 BF16, AMX), and not merely converts to it and back."""
+    import openvino as ov
+
+    return "BF16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+def takes_bfloat16(bundle: Bundle, graph: Path, asked: PrecisionName) -> bool:
+    """Whether OpenVINO computes this bundle in bfloat16 here. A warning says why it does not, to who asked for it."""
+    if asked == "float32" or is_quantized(bundle):
+        return False
+    compared = _comparison(bundle, graph)
+    if compared is not None:
+        return compared.takes(asked)
+    if asked == "bfloat16":
+        why = (
+            "where it was converted its answers in bfloat16 differed too much"
+            if has_bfloat16()
+            else "this CPU has no bfloat16"
+        )
+        logger.warning("%s computes in float32: %s", bundle.reference, why)
+    return False
+
+
+def _comparison(bundle: Bundle, graph: Path) -> Comparison | None:
+    """As measured at the conversion; None where bfloat16 is not to be had."""
+    speeds = _speeds(graph)
+    if BFLOAT16_SPEED not in speeds or not has_bfloat16():
+        return None
+    with np.load(graph.with_name(PROBE_NAME), allow_pickle=False) as probe:
+        same = same_decisions(bundle, probe["float32"], probe["bfloat16"])
+    return Comparison(speeds[BFLOAT16_SPEED] / speeds["openvino"], 0.0, same)  # the converter looked at the difference
+
+
+def _speeds(graph: Path) -> dict[str, float]:
+    """Pictures a second on one thread, as measured at the conversion; in bfloat16 where the network can do with it."""
+    speeds: dict[str, float] = json.loads(graph.with_name(SPEEDS_NAME).read_text())
+    return speeds
+
+
+def faster_engine(bundle: Bundle, precision: PrecisionName = "auto") -> Literal["openvino", "torch"]:
+    """The faster engine for this bundle on one core of this machine, as measured when the bundle was converted.
+
+    torch has to win clearly: a worker pays 4 to 5 s and 700 MB to import it. Only OpenVINO computes in 8-bit integers,
+    and torch is measured in float32.
+    """
+    if is_quantized(bundle):
+        return "openvino"
+    graph = converted_graph(bundle)
+    speeds, compared = _speeds(graph), _comparison(bundle, graph)
+    own = speeds[BFLOAT16_SPEED] if compared is not None and compared.takes(precision) else speeds["openvino"]
+    return "torch" if speeds["torch"] > _CLEARLY * own else "openvino"
+
+
+def converted_graph(bundle: Bundle, *, embeddings: bool = False) -> Path:
+    """The bundle's network as an OpenVINO graph on this machine: converted once per content and OpenVINO version, or
+    the graph that a quantized bundle carries. With `embeddings` its second output are the pooled features.
+
+    Any number of processes may ask at once: one converts, the others wait for it. What is converted while a model is
+    measured serves the published bundle as well, and so does one that differs in its thresholds alone.
+    """
+    if is_quantized(bundle):
+        return int8_graph(bundle)
+    outputs = "-embeddings" if embeddings else ""
+    folder = cache_folder() / "openvino" / f"{_network_digest(bundle)}-{version('openvino')}-{_CONVERSION}{outputs}"
+    graph = folder / GRAPH_NAME
+    if graph.is_file():
+        return graph
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with _only_one_at_a_time(folder.with_suffix(".lock")):
+        if not graph.is_file():
+            _convert_in_child(bundle, folder, embeddings=embeddings)
+    return graph
+
+
+def _network_digest(bundle: Bundle) -> str:
+    """sha256 of all that decides the graph."""
+    content = {
+        "architecture": bundle.architecture,
+        "num_logits": len(bundle.labels),
+        "preprocessing": bundle.preprocessing.to_json(),
+        "weights": bundle.files[WEIGHTS_NAME].sha256,
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+@contextmanager
+def _only_one_at_a_time(path: Path) -> Iterator[None]:
+    """The kernel lets go of the lock when its holder dies, so a killed conversion holds nobody up."""
+    with path.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _convert_in_child(bundle: Bundle, folder: Path, *, embeddings: bool) -> None:
+    request = {
+        "architecture": bundle.architecture,
+        "num_logits": len(bundle.labels),
+        "preprocessing": bundle.preprocessing.to_json(),
+        "weights": str(bundle.weights_path()),
+        "folder": str(folder),
+        "embeddings": embeddings,
+    }
+    if (reason := run_in_child("labelmill.model.engines.convert", request)) is not None:
+        raise BundleError(
+            f"{bundle.reference} ({bundle.architecture}) could not be converted to OpenVINO: {reason}. "
+            "Write engine: torch, or choose another architecture."
+        )
