@@ -53,6 +53,16 @@ def test_bad_pictures_keep_their_own_answers_and_never_a_neighbours(labeler):
     assert {answer.status for answer in answers} == {"ok", "unreadable", "unsupported"}
 
 
+def test_embeddings_are_those_of_the_batch_when_several_threads_ask_at_once(tiny_bundle):
+    engine = TorchEngine(tiny_bundle, precision="float32", num_threads=1, embeddings=True)
+    size_px = tiny_bundle.preprocessing.image_size_px
+    batches = np.random.default_rng(3).integers(0, 256, (40, 5, size_px, size_px, 3), dtype=np.uint8)
+    alone = [engine.forward(batch)[1] for batch in batches]
+    with ThreadPoolExecutor(4) as threads:
+        together = [found for _, found in threads.map(engine.forward, batches)]
+    np.testing.assert_allclose(together, alone, atol=1e-5)
+
+
 def test_nothing_and_nothing_but_bad_pictures_are_answered(labeler):
     assert labeler.label([]) == []
     answers = labeler.label([b"bad"] * 6)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from labelmill.cluster import Connection, connect_ahead
 from labelmill.errors import SpecError, StorageError
@@ -33,18 +33,11 @@ from labelmill.table.lease import Lease, hold_lease
 from labelmill.table.table import LabelTable
 from labelmill.table.writer import TableWriter
 
-if TYPE_CHECKING:
-    pass
-
 __all__ = ["run"]
 
 logger = logging.getLogger(__name__)
 
-_TICK_S = 0.5
-_PROGRESS_S = 1.0
-_BUDGET_FROM = 200
 _BATCH_ON_CPU, _BATCH_ON_GPU = 32, 128  # nvJPEG on an H100: 13,400 pictures/s in batches of 32, 16,000 from 128 on
-_NODES_NAMED = 3
 _PIPELINE = "labelmill.label.work.pipeline"
 
 

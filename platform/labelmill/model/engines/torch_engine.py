@@ -111,6 +111,7 @@ class TorchEngine:
         )
         self._module = module.to(self._device)
         self._module.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
+        self._one_at_a_time = threading.Lock()  # the module keeps what went into its head until it is asked for it
         self.gpu: TorchOnGpu | None = None
         self._graphs: _Graphs | None = None
         self._largest: int | None = None  # batch that the network is shown at once
@@ -208,8 +209,8 @@ class TorchEngine:
         return self._graphs(pixels) if self._graphs else [output.numpy() for output in self._compute(pixels)]
 
     def _compute(self, pixels: Tensor) -> list[Tensor]:
-        low = self.precision == "bfloat16"
-        with torch.inference_mode(), torch.autocast(self._device.type, torch.bfloat16, enabled=low):
+        autocast = torch.autocast(self._device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
+        with self._one_at_a_time, torch.inference_mode(), autocast:
             outputs = self._module(pixels)
         return [output.float() for output in (outputs if isinstance(outputs, tuple) else (outputs,))]
 
