@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -168,6 +169,14 @@ def test_no_room_holds_more_than_a_newcomer_can_survey():
 def test_only_the_distributed_parts_import_ray():
     users = {unit(module) for module in modules() for name in imports(module, late=True) if name.split(".")[0] == "ray"}
     assert users <= MAY_IMPORT_RAY
+
+
+def test_one_room_of_a_label_job_knows_ray_and_nothing_hands_out_work_but_ray_s_libraries():
+    users = {module for module in modules() for name in imports(module, late=True) if name.split(".")[0] == "ray"}
+    labelling = {module for module in users if unit(module) == "label"}
+    assert {module.rpartition(".")[0] for module in labelling} == {"labelmill.label.spread"}
+    calls = re.compile(r"\bray\.(wait|remote)\b|from ray import .*\b(wait|remote)\b")
+    assert [module for module, path in modules().items() if calls.search(path.read_text("utf-8"))] == []
 
 
 @pytest.mark.parametrize("start", TORCH_FREE)

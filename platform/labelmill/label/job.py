@@ -18,12 +18,12 @@ from labelmill.label.labelling import Labelling
 from labelmill.label.receipt.account import Account
 from labelmill.label.receipt.receipt import Receipt
 from labelmill.label.receipt.usage import TreeUsage
+from labelmill.label.spread.workers import Workers, plan_workers
 from labelmill.label.todo.deletion import put_deleted
 from labelmill.label.todo.plan import plan_todo
 from labelmill.label.todo.settings import Settings
 from labelmill.label.todo.todo import Todo
 from labelmill.label.work.stage import Stage
-from labelmill.label.work.workers import Workers, plan_workers
 from labelmill.model.bundle import Bundle
 from labelmill.model.engines import choose_engine
 from labelmill.model.registry import Registry
@@ -38,7 +38,7 @@ __all__ = ["run"]
 logger = logging.getLogger(__name__)
 
 _BATCH_ON_CPU, _BATCH_ON_GPU = 32, 128  # nvJPEG on an H100: 13,400 pictures/s in batches of 32, 16,000 from 128 on
-_PIPELINE = "labelmill.label.work.pipeline"
+_PIPELINE = "labelmill.label.spread.pipeline"
 
 
 def run(loaded: LoadedSpec) -> Receipt:

@@ -15,12 +15,12 @@ from labelmill.errors import ClusterError, FailureBudgetError
 from labelmill.label.commits import Commits
 from labelmill.label.receipt.account import Account
 from labelmill.label.receipt.progress import show_progress, show_waiting
+from labelmill.label.spread.workers import Workers
 from labelmill.label.work.stage import Stage
-from labelmill.label.work.workers import Workers
 from labelmill.spec import LabelSpec
 
 if TYPE_CHECKING:
-    from labelmill.label.work.pipeline import Refused
+    from labelmill.label.spread.pipeline import Refused
 
 __all__ = ["Labelling"]
 
@@ -58,7 +58,7 @@ class Labelling:
 
     def _pass(self, stage: Stage, workers: Workers, chunks: Sequence[int], avoid: Sequence[str]) -> list[Refused]:
         """Take finished chunks, commit them from time to time, and stop when too many fail."""
-        from labelmill.label.work.pipeline import Pipeline, Refused  # Ray reads its settings when it is imported
+        from labelmill.label.spread.pipeline import Pipeline, Refused  # Ray reads its settings when it is imported
 
         refused: list[Refused] = []
         pipeline = Pipeline(stage, workers, chunks, name=self._spec.name, alone=self._account.alone, avoid=avoid)

@@ -21,7 +21,7 @@ from ray.data.exceptions import ExecutionTimeoutError
 from ray.exceptions import RayError
 
 from labelmill.errors import ClusterError
-from labelmill.label.work.alone import helpers_in_this_process
+from labelmill.label.spread.alone import helpers_in_this_process
 
 __all__ = ["Execution"]
 

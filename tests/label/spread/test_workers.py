@@ -1,7 +1,7 @@
 import pytest
 
 from labelmill.cluster import Resources
-from labelmill.label.work.workers import plan_workers
+from labelmill.label.spread.workers import plan_workers
 
 
 @pytest.mark.parametrize(

@@ -20,13 +20,13 @@ from ray.data import ActorPoolStrategy, Dataset
 
 from labelmill import errors
 from labelmill.errors import LabelmillError, NodeError
+from labelmill.label.spread.execution import Execution
+from labelmill.label.spread.workers import Workers
 from labelmill.label.work.chunk import Chunk
 from labelmill.label.work.cores import ChunkLabeler
-from labelmill.label.work.execution import Execution
 from labelmill.label.work.gpus import Fetcher, Networks, Writer
 from labelmill.label.work.handover import ANSWERED, FETCHED, one_row
 from labelmill.label.work.stage import Stage
-from labelmill.label.work.workers import Workers
 
 __all__ = ["Pipeline", "Refused"]
 
