@@ -18,7 +18,7 @@ from labelmill.label.labelling import Labelling
 from labelmill.label.receipt.account import Account
 from labelmill.label.receipt.receipt import Receipt
 from labelmill.label.receipt.usage import TreeUsage
-from labelmill.label.spread.workers import Workers, plan_workers
+from labelmill.label.spread.workers import Workers, plan_workers, wants_gpus
 from labelmill.label.todo.deletion import put_deleted
 from labelmill.label.todo.plan import plan_todo
 from labelmill.label.todo.settings import Settings
@@ -138,6 +138,7 @@ class _Run:
             retry=self.spec.retry,
             below=self.inventory.complete_below,
             on_first=connection.begin,
+            large_chunks=lambda: not wants_gpus(connection.resources(), self.spec.engine),
         )
         self.account.receipt.pictures_listed = todo.listed
         self.account.receipt.pictures_done_before = todo.listed - todo.num_rows

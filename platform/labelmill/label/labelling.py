@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -16,11 +16,13 @@ from labelmill.label.commits import Commits
 from labelmill.label.receipt.account import Account
 from labelmill.label.receipt.progress import show_progress, show_waiting
 from labelmill.label.spread.workers import Workers
+from labelmill.label.work.chunk import Chunk
 from labelmill.label.work.stage import Stage
 from labelmill.spec import LabelSpec
 
-if TYPE_CHECKING:
-    from labelmill.label.spread.pipeline import Refused
+if TYPE_CHECKING:  # what knows Ray is imported once Ray's settings are made
+    from labelmill.label.spread.pipeline import Pipeline, Refused
+    from labelmill.label.spread.series import Series
 
 __all__ = ["Labelling"]
 
@@ -39,41 +41,38 @@ class Labelling:
     def __init__(self, spec: LabelSpec, account: Account, commits: Commits) -> None:
         self._spec, self._account, self._commits = spec, account, commits
         self._began = self._shown_at = time.monotonic()
+        self._num_pictures = 0
+        self._series: Series | None = None
 
     def label(self, stage: Stage, workers: Workers) -> None:
         """Label every chunk. What a node gives back, since it reaches nothing, is labelled on others in a further pass;
         ClusterError when there are no others, unless some pictures could be read."""
         chunks: Sequence[int] = range(stage.todo.num_chunks)
         avoid: dict[str, Refused] = {}
+        self._num_pictures = stage.todo.num_rows
+        if not self._account.alone:
+            from labelmill.label.spread.series import Series
+
+            self._series = Series(self._spec.name)
         self._commits.begin()
         while chunks:
             refused = self._pass(stage, workers, chunks, list(avoid))
             chunks, avoid = [one.chunk for one in refused], avoid | {one.node: one for one in refused}
             if refused and nodes().keys() <= avoid.keys():
-                if not self._account.receipt.pictures_labelled:
-                    raise _no_node(list(avoid.values()))
+                self._check_any_labelled(avoid)
                 stage, avoid = replace(stage, doubts_its_node=False), {}  # then it is the pictures
             for one in avoid.values() if refused else ():
                 logger.warning("node %s cannot read what it should label, others do: %s", one.address, one.reason)
 
     def _pass(self, stage: Stage, workers: Workers, chunks: Sequence[int], avoid: Sequence[str]) -> list[Refused]:
         """Take finished chunks, commit them from time to time, and stop when too many fail."""
-        from labelmill.label.spread.pipeline import Pipeline, Refused  # Ray reads its settings when it is imported
+        from labelmill.label.spread.pipeline import Pipeline
 
-        refused: list[Refused] = []
         pipeline = Pipeline(stage, workers, chunks, name=self._spec.name, alone=self._account.alone, avoid=avoid)
         try:
-            with closing(with_ticks(pipeline.outcomes(), _TICK_S, pipeline.stop)) as arrivals:
-                for outcome in arrivals:
-                    if isinstance(outcome, Refused):
-                        refused.append(outcome)
-                    elif outcome is not None:
-                        self._account.add(outcome)
-                        self._commits.add(outcome.file)
-                        self._check_budget()
-                    self._commits.when_due()
-                    self._look(pipeline.num_actors, stage.todo.num_rows)
+            refused = self._take(pipeline)
             self._commits.now()
+            self._tell(pictures_per_s=0.0)
         except BaseException:
             self._commits.keep()
             raise
@@ -82,17 +81,49 @@ class Labelling:
             self._account.receipt.labelling_s = round(time.monotonic() - self._began, 2)
         return refused
 
-    def _look(self, num_actors: int, num_pictures: int) -> None:
+    def _take(self, pipeline: Pipeline) -> list[Refused]:
+        """Everything that comes out of it; what was given back is returned."""
+        refused: list[Refused] = []
+        by_node: dict[str, Refused] = {}
+        with closing(with_ticks(pipeline.outcomes(), _TICK_S, pipeline.stop)) as arrivals:
+            for outcome in arrivals:
+                if isinstance(outcome, Chunk):
+                    self._add(outcome)
+                elif outcome is not None:
+                    refused.append(outcome)
+                    if outcome.node not in by_node:
+                        by_node[outcome.node] = outcome
+                        if nodes().keys() <= by_node.keys():
+                            self._check_any_labelled(by_node)
+                self._commits.when_due()
+                self._look(pipeline.num_actors)
+        return refused
+
+    def _add(self, chunk: Chunk) -> None:
+        self._account.add(chunk)
+        self._commits.add(chunk.file)
+        if self._series:
+            self._series.add(chunk)
+        self._check_budget()
+
+    def _look(self, num_actors: int) -> None:
         """How far it is, and who is at work on it."""
         account, now = self._account, time.monotonic()
         account.clock.at_work(num_actors)
         if now - self._shown_at < _PROGRESS_S:
             return
         self._shown_at = now
+        pace = account.clock.pace()
+        self._tell(pace.pictures_per_s if pace else 0.0)
         if not num_actors and not account.receipt.pictures_labelled and now - self._began > _STARTS_WITHIN_S:
             show_waiting(*cores_in_use())
         else:
-            show_progress(account.clock.pace(), account.receipt, num_pictures)
+            show_progress(pace, account.receipt, self._num_pictures)
+
+    def _tell(self, pictures_per_s: float) -> None:
+        if self._series:
+            left = self._num_pictures - self._account.receipt.pictures_labelled
+            self._series.look(self._commits.number, pictures_per_s, left)
 
     def _check_budget(self) -> None:
         receipt, limit = self._account.receipt, self._spec.max_failure_rate
@@ -105,6 +136,11 @@ class Labelling:
                 f"The run stopped and kept what it committed. `labelmill labels {receipt.table}` shows the reasons; "
                 "mend the store or raise max_failure_rate, and run the same command again."
             )
+
+    def _check_any_labelled(self, refused: Mapping[str, Refused]) -> None:
+        """ClusterError: no picture has been labelled yet. `refused` has a chunk that each node gave back, by its id."""
+        if not self._account.receipt.pictures_labelled:
+            raise _no_node(list(refused.values()))
 
 
 def _no_node(refused: Sequence[Refused]) -> ClusterError:

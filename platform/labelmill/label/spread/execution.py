@@ -22,6 +22,7 @@ from ray.exceptions import RayError
 
 from labelmill.errors import ClusterError
 from labelmill.label.spread.alone import helpers_in_this_process
+from labelmill.label.spread.sharing import share_cluster
 
 __all__ = ["Execution"]
 
@@ -80,6 +81,8 @@ class Execution(ExecutionCallback):
 
     def before_execution_starts(self, executor: StreamingExecutor) -> None:
         self._executor = executor
+        if not self._alone:
+            share_cluster(executor)
 
     def after_execution_succeeds(self, executor: StreamingExecutor) -> None:
         self._read_figures(executor)

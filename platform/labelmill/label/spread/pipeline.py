@@ -8,6 +8,7 @@ chunks, bounds what waits for a GPU, and grows the pools with the cluster.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -32,6 +33,7 @@ __all__ = ["Pipeline", "Refused"]
 
 _BLOCKS = 10_000  # the driver keeps a reference to each: chunks beyond that number share them
 _AT_ONE_GPU = 2  # chunks, of which one's pictures are unpacked while the networks see the other's
+_PAUSE_S = 2.0  # of a node that gives a chunk back, or it would be through with all of them before others label one
 
 
 @dataclass(frozen=True)
@@ -188,6 +190,7 @@ def _outcome(number: int, work: Callable[[], Chunk | pa.Table]) -> str | pa.Tabl
     try:
         found = work()
     except NodeError as exc:
+        time.sleep(_PAUSE_S)
         refused = Refused(number, node, ray.util.get_node_ip_address(), str(exc))
         return json.dumps({"refused": asdict(refused)})
     except LabelmillError as exc:

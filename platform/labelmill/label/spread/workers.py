@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from labelmill.cluster import Resources
 
-__all__ = ["Workers", "plan_workers"]
+__all__ = ["Workers", "plan_workers", "wants_gpus"]
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,13 @@ class Workers:
 
 def plan_workers(resources: Resources, engine: str, num_chunks: int) -> Workers:
     """One worker a core, no more than there is work; and the GPUs, where the engine can use them."""
-    if resources.gpus and engine != "openvino":
+    if wants_gpus(resources, engine):
         cores_a_gpu = 1 if resources.cpus > resources.gpus else 0
         count = max(1, resources.cpus - resources.gpus * cores_a_gpu)
         return Workers(min(count, num_chunks), min(resources.gpus, num_chunks), cores_a_gpu)
     return Workers(min(resources.cpus, num_chunks))
+
+
+def wants_gpus(resources: Resources, engine: str) -> bool:
+    """Whether a job takes the GPUs that there are: OpenVINO computes on the cores."""
+    return resources.gpus > 0 and engine != "openvino"

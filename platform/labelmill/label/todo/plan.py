@@ -45,6 +45,7 @@ def plan_todo(
     retry: Sequence[str] = (),
     below: str | None = None,
     on_first: Callable[[], None] = lambda: None,
+    large_chunks: Callable[[], bool] = lambda: True,
 ) -> Todo:
     """Subtract the table from what is listed (ITEM_SCHEMA, or without `offset`), and put the rest into chunks.
 
@@ -53,7 +54,8 @@ def plan_todo(
     labelled again.
     `models` are the references (name@version) of the bundles. `below` is the prefix whose listing this is, when it
     names every picture there: then pictures of the table that it does not name are gone. Names twice are one picture.
-    No table is one without rows. `on_first` is called as soon as a picture is found that lacks a row.
+    No table is one without rows. `on_first` is called as soon as a picture is found that lacks a row, `large_chunks`
+    when there is enough to do for chunks of 2,048 pictures: over a GPU the bytes of a chunk lie in memory at once.
     """
     below = below and f"{below.rstrip('/')}/"
     wanted = Wanted(tuple(models), tuple(bundle_digests), settings.final, tuple(retry), below)
@@ -62,7 +64,14 @@ def plan_todo(
         lack.subtract(items, table, wanted)
         lack.drop_repeated()
         num_rows, num_unknown = lack.count()
-        return write_todo(folder, lack.rows(), lack.gone(), num_rows=num_rows, listed=lack.num_known + num_unknown)
+        return write_todo(
+            folder,
+            lack.rows(),
+            lack.gone(),
+            num_rows=num_rows,
+            listed=lack.num_known + num_unknown,
+            large_chunks=large_chunks,
+        )
 
 
 class _Lack:

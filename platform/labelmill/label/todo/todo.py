@@ -21,6 +21,7 @@ GONE_SCHEMA = LISTING_SCHEMA.append(pa.field("model", pa.int32()))
 """A picture as it was last seen, and the number of the model that shall have a row `deleted` for it."""
 
 _CHUNKS_A_PART = 16
+_MIN_ROWS, _MAX_ROWS, _MAX_ROWS_LARGE = 64, 1024, 2048
 _PART_ROWS = 100_000
 
 
@@ -57,16 +58,26 @@ class Todo:
             store.delete(_gone_key(part))
 
 
-def write_todo(folder: str, rows: Iterator[pa.Table], gone: Iterator[pa.Table], *, num_rows: int, listed: int) -> Todo:
-    """Write `num_rows` rows (TODO_SCHEMA, in the order in which they are to be read) and what is gone (GONE_SCHEMA)."""
-    store, chunk_rows = open_store(folder), _chunk_rows(num_rows)
+def write_todo(
+    folder: str,
+    rows: Iterator[pa.Table],
+    gone: Iterator[pa.Table],
+    *,
+    num_rows: int,
+    listed: int,
+    large_chunks: Callable[[], bool],
+) -> Todo:
+    """Write `num_rows` rows (TODO_SCHEMA, in the order in which they are to be read) and what is gone (GONE_SCHEMA).
+    Whether chunks may be large is only asked when there are rows enough for it."""
+    store, chunk_rows = open_store(folder), _chunk_rows(num_rows, large_chunks)
     _write_parts(store, rows, chunk_rows * _CHUNKS_A_PART, _part_key)
     return Todo(folder, num_rows, chunk_rows, listed, _write_parts(store, gone, _PART_ROWS, _gone_key))
 
 
-def _chunk_rows(num_rows: int) -> int:
+def _chunk_rows(num_rows: int, large_chunks: Callable[[], bool]) -> int:
     """Small enough that all workers end together and little is lost with one of them, large enough for few files."""
-    return max(64, min(2048, num_rows // 128))
+    wanted = max(_MIN_ROWS, num_rows // 128)
+    return wanted if wanted <= _MAX_ROWS else min(wanted, _MAX_ROWS_LARGE if large_chunks() else _MAX_ROWS)
 
 
 @lru_cache(maxsize=2)  # a worker's chunks come in order, so it reads each part once
