@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from label.work.test_samples import OK, PICTURE, frozen
-from labelmill.label.receipt.clock import Clock
+from labelmill.label.receipt.clock import Clock, NodeShare
 from labelmill.label.receipt.page import receipt_html
 from labelmill.label.receipt.receipt import Receipt
 from labelmill.label.receipt.sheet import Sheet
@@ -103,6 +103,20 @@ def test_each_label_has_its_pictures_and_each_failure_its_reason(tmp_path, page)
     )
     assert page.locator(".sheet figcaption").first.inner_text().endswith("0.91 dog\xa00.50")
     assert "6 of 40" in page.locator("h3", has_text="unreadable").inner_text()
+
+
+def test_several_nodes_and_what_ray_data_did_are_shown(tmp_path, page):
+    receipt, file = run(tmp_path)
+    page.goto(file.as_uri())
+    assert page.locator("h2", has_text="Nodes").count() == 0  # one says nothing
+    assert [round(node.pictures_per_s) for node in receipt.nodes.values()] == [125]  # 2,560 in 20.5 s
+    receipt.nodes["10.0.0.2 <b>abc</b>"] = NodeShare(640, 10.0, 20.0)
+    receipt.operators = {"MapBatches(LabelOnCore)": {"num_tasks_finished": 40, "obj_store_mem_spilled": 2e6}}
+    file.write_text(receipt_html(receipt, Sheet(6)))
+    page.reload()
+    text = page.locator("body").inner_text()
+    assert "10.0.0.2 <b>abc</b>\t640\t64\t10 s\t20 s" in text
+    assert "MapBatches(LabelOnCore)\t40\t0\t0.0 s\t0 B\t2 MB" in text
 
 
 def test_the_page_asks_for_nothing_and_fits_a_phone(tmp_path, browser):

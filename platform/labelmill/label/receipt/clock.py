@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from labelmill.label.work.chunk import Chunk
 
-__all__ = ["COMMIT", "IDLE", "OTHER", "START_UP", "Clock", "Pace"]
+__all__ = ["COMMIT", "IDLE", "OTHER", "START_UP", "Clock", "NodeShare", "Pace"]
 
 START_UP, OTHER, IDLE, COMMIT, FORWARD = "start-up", "other", "idle", "commit", "forward"
 _RECENT_S = 30.0
@@ -23,6 +23,19 @@ class Pace:
 
     pictures_per_s: float
     limited_by: str | None  # the stage that the workers spend most of their time in
+
+
+@dataclass
+class NodeShare:
+    """What one node of the cluster labelled, and between which seconds of the run."""
+
+    pictures: int
+    from_s: float  # the start of its first chunk
+    to_s: float  # the end of its last
+
+    @property
+    def pictures_per_s(self) -> float:
+        return self.pictures / max(self.to_s - self.from_s, 1e-9)
 
 
 class Clock:
@@ -41,6 +54,7 @@ class Clock:
         self._pictures = 0
         self._busy: defaultdict[str, float] = defaultdict(float)  # worker-seconds by stage
         self._recent: deque[tuple[float, Chunk]] = deque()
+        self.nodes: dict[str, NodeShare] = {}
         self.startup_s: dict[str, float] = {}
         self.bucket_s = 1.0
         self.buckets: list[float] = []  # pictures finished in each bucket_s since the start
@@ -82,6 +96,9 @@ class Clock:
         self._busy[OTHER] += max(0.0, chunk.busy_s - sum(chunk.seconds.values()))
         self._recent.append((now, chunk))
         self._spread(begun - self._started, now - self._started, chunk.num_rows)
+        node = self.nodes.setdefault(chunk.node, NodeShare(0, begun - self._started, 0.0))
+        node.pictures += chunk.num_rows
+        node.from_s, node.to_s = min(node.from_s, begun - self._started), now - self._started
 
     @property
     def elapsed_s(self) -> float:

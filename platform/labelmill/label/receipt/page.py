@@ -42,6 +42,8 @@ def receipt_html(receipt: Receipt, sheet: Sheet) -> str:
     if receipt.pictures_labelled:
         body += [_time(receipt), _charts(receipt), _statuses(receipt, sheet), _labels(receipt, sheet)]
     body += [
+        _nodes(receipt),
+        _operators(receipt),
         _account(receipt),
         f"<h2>Spec</h2><pre>{escape(json.dumps(receipt.spec, indent=2, ensure_ascii=False))}</pre>",
     ]
@@ -212,6 +214,37 @@ def _picture(sample: Sample) -> str:
 
 def _some(shown: int, count: int) -> str:
     return f"{count:,}" if count <= shown else f"{shown} of {count:,}"
+
+
+def _nodes(receipt: Receipt) -> str:
+    """What each did, where there are several."""
+    if len(receipt.nodes) < 2:
+        return ""
+    rows = [
+        [escape(name), f"{node.pictures:,}", f"{node.pictures_per_s:,.0f}", duration(node.from_s), duration(node.to_s)]
+        for name, node in sorted(receipt.nodes.items())
+    ]
+    listed = table(["node", "pictures", "pictures/s", "from", "to"], rows)
+    return f'<h2>Nodes</h2><div class="wide">{listed}</div>'
+
+
+def _operators(receipt: Receipt) -> str:
+    """What Ray Data says of them."""
+    if not receipt.operators:
+        return ""
+    rows = [
+        [
+            escape(name),
+            f"{found.get('num_tasks_finished', 0):,.0f}",
+            f"{found.get('num_tasks_failed', 0):,.0f}",
+            duration(found.get("task_submission_backpressure_time", 0.0)),
+            bytes_text(found.get("obj_store_mem_used", 0)),
+            bytes_text(found.get("obj_store_mem_spilled", 0)),
+        ]
+        for name, found in receipt.operators.items()
+    ]
+    columns = ["operator", "tasks", "failed", "held back", "object store", "spilled"]
+    return f'<h2>Ray Data</h2><div class="wide">{table(columns, rows)}</div>'
 
 
 def _account(receipt: Receipt) -> str:

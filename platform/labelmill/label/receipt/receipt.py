@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from labelmill.label.receipt.clock import COMMIT, START_UP, Clock
+from labelmill.label.receipt.clock import COMMIT, START_UP, Clock, NodeShare
 from labelmill.label.receipt.money import Cost, cost_of
 from labelmill.label.work.chunk import Chunk
 from labelmill.metrics.histograms import add_histograms
@@ -66,7 +66,7 @@ class Receipt:
     labels: dict[str, int] = field(default_factory=dict)
     histograms: dict[str, dict[str, int]] = field(default_factory=dict)
     failures: list[dict[str, str]] = field(default_factory=list)  # a few of each status: status, uri, error
-    nodes: dict[str, int] = field(default_factory=dict)  # pictures that each node of the cluster labelled, by its id
+    nodes: dict[str, NodeShare] = field(default_factory=dict)  # of the cluster, that labelled something
     computed_in: dict[str, str] = field(default_factory=dict)  # the precision that each machine took, by its name
     operators: dict[str, dict[str, float]] = field(default_factory=dict)  # what each operator of Ray Data did
     spec: dict[str, Any] = field(default_factory=dict)
@@ -74,7 +74,6 @@ class Receipt:
     def add(self, chunk: Chunk) -> None:
         self.pictures_labelled += chunk.num_rows
         self.computed_in |= chunk.computed_in
-        self.nodes[chunk.node] = self.nodes.get(chunk.node, 0) + chunk.num_rows
         self.retries += sum(spent.retries for spent in chunk.spent)
         for spent in chunk.spent:
             self.traffic += spent.traffic
@@ -104,6 +103,7 @@ class Receipt:
         self.wall_by_stage_s = {name: round(seconds, 3) for name, seconds in clock.wall_by_stage_s().items()}
         rest_s = self.wall_by_stage_s[START_UP] - sum(clock.startup_s.values())
         self.startup_s = clock.startup_s | {"starting the workers and all else": round(max(0.0, rest_s), 3)}
+        self.nodes = clock.nodes
         self.bucket_s, self.pictures_by_bucket = clock.bucket_s, [round(count, 2) for count in clock.buckets]
         if self.pictures_labelled:
             self.pictures_per_s = round(self.pictures_labelled / wall_s, 1)

@@ -186,17 +186,17 @@ def _kept(kind: type[Any], stage: Stage) -> Any:
 def _outcome(number: int, work: Callable[[], Chunk | pa.Table]) -> str | pa.Table:
     """A row for the next step, or JSON of what became of the chunk: Ray would print the traceback of an error that is
     raised."""
-    node = ray.get_runtime_context().get_node_id()
+    node, address = ray.get_runtime_context().get_node_id(), ray.util.get_node_ip_address()
     try:
         found = work()
     except NodeError as exc:
         time.sleep(_PAUSE_S)
-        refused = Refused(number, node, ray.util.get_node_ip_address(), str(exc))
+        refused = Refused(number, node, address, str(exc))
         return json.dumps({"refused": asdict(refused)})
     except LabelmillError as exc:
         return json.dumps({"error": type(exc).__name__, "message": str(exc)})
     if isinstance(found, Chunk):
-        found.node = node
+        found.node = f"{address} {node[:8]}"
         return found.to_json()
     return found
 

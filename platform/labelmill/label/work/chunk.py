@@ -30,10 +30,8 @@ class Chunk:
     seconds: dict[str, float] = field(default_factory=dict)  # of waiting or working, by stage
     spent: list[Spent] = field(default_factory=list)  # by each process that had a part in it, since its last chunk
     busy_s: float = 0.0  # wall-clock from the first look at the chunk to its finished file
-    node: str = ""  # on which it was finished
-    computed_in: dict[str, str] = field(
-        default_factory=dict
-    )  # by the machine whose networks answered: in what precision
+    node: str = ""  # on which it was finished: its address, and the first digits of its id
+    computed_in: dict[str, str] = field(default_factory=dict)  # the precision, by the machine whose networks answered
     histograms: dict[str, dict[str, int]] = field(default_factory=dict)
     samples: list[Sample] = field(default_factory=list)
 
