@@ -2,11 +2,13 @@
 
 With an argument the second node says that it has so many GPUs.
 
-Prints one line of JSON: the `address` for RAY_ADDRESS, and the process id of the second node's `raylet`.
+Prints one line of JSON: the `address` for RAY_ADDRESS, the process id of the second node's `raylet`, and the address of
+the first one's `metrics`.
 """
 
 import json
 import os
+import socket
 import sys
 import tempfile
 
@@ -16,6 +18,7 @@ SETTINGS = {
     "RAY_health_check_period_ms": "1000",
     "RAY_health_check_timeout_ms": "1000",
     "RAY_health_check_failure_threshold": "3",
+    "RAY_metrics_report_interval_ms": "500",
     "RAY_AUTH_MODE": "disabled",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
@@ -29,11 +32,14 @@ def main() -> None:
         from ray.cluster_utils import Cluster
 
         node = {"num_cpus": 1, "object_store_memory": 100 * 2**20, "node_ip_address": "127.0.0.1"}
-        head = node | {"include_dashboard": False}
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        head = node | {"include_dashboard": False, "metrics_export_port": port}
         cluster = Cluster(initialize_head=True, head_node_args=head)
         second = cluster.add_node(**node, num_gpus=int(sys.argv[1]) if sys.argv[1:] else 0)
         raylet = second.all_processes["raylet"][0].process.pid
-        print(json.dumps({"address": cluster.address, "raylet": raylet}), flush=True)
+        found = {"address": cluster.address, "raylet": raylet, "metrics": f"http://127.0.0.1:{port}/metrics"}
+        print(json.dumps(found), flush=True)
         sys.stdin.read()
         cluster.shutdown()
 

@@ -1,0 +1,132 @@
+"""A run on a cluster that others look after: over its GPUs, and seen by its Prometheus."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import urllib.request
+from contextlib import contextmanager
+
+import pytest
+
+import two_nodes
+from bundles import make_bundle
+from label.work.made import assert_alike
+from pictures import jpeg_bytes
+from running import label_spec, labelmill, rows_of, start_labelmill
+
+# What dashboards and alarms are built on: a name that goes breaks them.
+SERIES = {
+    "ray_labelmill_label_pictures_total": {"job", "status"},
+    "ray_labelmill_label_read_bytes_total": {"job"},
+    "ray_labelmill_label_commits_total": {"job"},
+    "ray_labelmill_label_pictures_per_second": {"job"},
+    "ray_labelmill_label_pictures_left": {"job"},
+    "ray_labelmill_label_seconds_left": {"job"},
+}
+OF_RAY_DATA = {"ray_data_num_tasks_finished", "ray_data_num_row_inputs_received", "ray_data_obj_store_mem_used"}
+
+
+@contextmanager
+def gpu_cluster():
+    """Two nodes of which one says that it has a GPU: what torch does there, it does on the CPU."""
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    command = [sys.executable, two_nodes.__file__, "1"]
+    cluster = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environ)
+    try:
+        yield json.loads(cluster.stdout.readline())
+    finally:
+        cluster.communicate(timeout=60)
+
+
+def series_at(metrics):
+    """The names of all series of a scrape, with their labels."""
+    found = {}
+    with urllib.request.urlopen(metrics, timeout=10) as answer:
+        for line in answer.read().decode().splitlines():
+            if match := re.match(r"(\w+)\{(.*)\}", line):
+                found.setdefault(match[1], {})[match[2]] = float(line.rpartition(" ")[2])
+    return found
+
+
+def receipt_of(table):
+    [path] = table.glob("_labelmill/receipts/*.json")
+    return json.loads(path.read_text())
+
+
+def test_a_run_over_gpus_writes_the_rows_of_one_on_cores_and_prometheus_sees_it(tmp_path, registry, slow_store):
+    images = tmp_path / "images"
+    images.mkdir()
+    for number in range(100):  # the GPU's, and what is left to the cores
+        (images / f"{number:03d}.jpg").write_bytes(jpeg_bytes(300, 200, seed=number, progressive=number % 5 == 0))
+    for number in range(150):
+        os.link(slow_store / "0000.png", images / f"slow-{number:03d}.png")
+    (images / "broken.jpg").write_bytes(b"\xff\xd8\xff no picture")
+    places = {"registry": registry, "images": images, "engine": "torch", "model": "tiny@1", "embeddings": "true"}
+    on_cores = label_spec(tmp_path / "cores.yaml", output=tmp_path / "cores", **places)
+    over_gpus = label_spec(tmp_path / "gpus.yaml", output=tmp_path / "gpus", **places)
+    done = labelmill("run", on_cores)
+    assert done.returncode == 0, done.stderr
+    seen = {}
+    with gpu_cluster() as cluster:
+        environ = {"RAY_ADDRESS": cluster["address"]} | two_nodes.SETTINGS
+        run = start_labelmill("run", over_gpus, log=tmp_path / "log", **environ)
+        try:
+            while run.poll() is None:
+                seen |= series_at(cluster["metrics"])
+        finally:
+            run.kill()
+            run.wait()
+    assert run.returncode == 0, (tmp_path / "log").read_text()
+    assert_alike(rows_of(tmp_path / "gpus"), rows_of(tmp_path / "cores"))
+    operators = receipt_of(tmp_path / "gpus")["operators"]
+    assert [name for name in operators if "Map" in name] == [
+        "MapBatches(fetch)",
+        "MapBatches(ShowToNetworks)",
+        "MapBatches(write)",
+    ]
+    assert seen.keys() >= OF_RAY_DATA
+    ours = {name: labels for name, labels in seen.items() if "labelmill_label" in name}
+    assert ours.keys() == SERIES.keys()
+    for name, labels in SERIES.items():
+        assert all(labels <= set(re.findall(r"(\w+)=", found)) for found in ours[name])
+    assert any('job="test"' in found for found in ours["ray_labelmill_label_pictures_total"])
+
+
+@pytest.mark.long
+def test_what_waits_for_a_gpu_is_bounded(tmp_path, registry):
+    """3,000 pictures of 100 KB before a network that takes its time, and an object store of 2 x 100 MiB."""
+    images = tmp_path / "images"
+    images.mkdir()
+    first = images / "0000.jpg"
+    first.write_bytes(jpeg_bytes(1600, 1200, seed=1, quality=97))
+    assert first.stat().st_size > 80_000
+    for number in range(1, 3000):
+        os.link(first, images / f"{number:04d}.jpg")
+    make_bundle(registry, architecture="timm/resnet50", image_size_px=224)
+    job = label_spec(
+        tmp_path / "job.yaml",
+        registry=registry,
+        images=images,
+        output=tmp_path / "labels",
+        engine="torch",
+        model="tiny@latest",
+    )
+    most = 0.0
+    with gpu_cluster() as cluster:
+        environ = {"RAY_ADDRESS": cluster["address"]} | two_nodes.SETTINGS
+        run = start_labelmill("run", job, log=tmp_path / "log", **environ)
+        try:
+            while run.poll() is None:
+                used = series_at(cluster["metrics"]).get("ray_object_store_used_memory", {})
+                most = max(most, sum(used.values()))
+        finally:
+            run.kill()
+            run.wait()
+    assert run.returncode == 0, (tmp_path / "log").read_text()
+    receipt = receipt_of(tmp_path / "labels")
+    assert receipt["statuses"] == {"ok": 3000}
+    print("object store: most used", most, receipt["operators"])
+    assert 0 < most < 100 * 2**20
+    assert sum(found.get("obj_store_mem_spilled", 0) for found in receipt["operators"].values()) == 0
