@@ -7,8 +7,12 @@ one after a crash and the backfill with a new model are the same: the table itse
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from datetime import UTC, datetime
+from itertools import chain
 from typing import Literal
+
+import pyarrow as pa
 
 from labelmill.cluster import Connection, connect_ahead
 from labelmill.errors import SpecError, StorageError
@@ -51,13 +55,15 @@ def run(loaded: LoadedSpec) -> Receipt:
     if not isinstance(spec, LabelSpec):
         raise SpecError(f"{loaded.path}: expected kind: label, got {spec.kind!r}")
     bundles = [Registry(spec.registry).resolve(reference) for reference in spec.references]
+    # A damaged bundle, or a store with nothing in it, ends the run before anything is touched.
     for bundle in bundles:
-        bundle.verify()  # a damaged bundle, or a store with nothing in it, ends the run before anything is touched
+        bundle.verify()
     aside = open_store(open_store(spec.output).address("_labelmill"))
     inventory = open_inventory(spec.images, aside)
-    inventory.check_not_empty()
+    listing = inventory.list()
+    listing = chain([next(listing)], listing)
     with TreeUsage() as usage, hold_lease(aside, spec.name) as lease:
-        return _Run(loaded, spec, bundles, inventory, aside, lease, usage).go()
+        return _Run(loaded, spec, bundles, inventory, aside, lease, usage).go(listing)
 
 
 class _Run:
@@ -91,11 +97,11 @@ class _Run:
         )
         self.account = Account(receipt, usage, pictures=spec.receipt_pictures)
 
-    def go(self) -> Receipt:
+    def go(self, listing: Iterator[pa.RecordBatch]) -> Receipt:
         logger.info("listing %s", self.inventory.describe)
         with connect_ahead(_PIPELINE) as connection:
             with self.account.clock.step("listing and subtracting"):
-                todo = self._plan(connection)
+                todo = self._plan(listing, connection)
                 self._mark_deleted(todo)
             if not todo.num_rows:
                 return self._close("nothing to do")
@@ -124,11 +130,11 @@ class _Run:
         self.account.receipt.workers, self.account.receipt.num_workers = str(workers), workers.count
         self.account.receipt.cores, self.account.receipt.gpus = workers.cores, workers.gpus
 
-    def _plan(self, connection: Connection) -> Todo:
+    def _plan(self, listing: Iterator[pa.RecordBatch], connection: Connection) -> Todo:
         for key in self.aside.keys("runs/"):
             self.aside.delete(key)  # what a run that was killed left; the lease says that it is over
         todo = plan_todo(
-            self.inventory.list(),
+            listing,
             LabelTable(self.spec.output),
             [bundle.digest for bundle in self.bundles],
             self.settings,

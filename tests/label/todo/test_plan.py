@@ -2,6 +2,8 @@
 
 import datetime as dt
 import random
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -153,6 +155,23 @@ def test_a_table_with_nothing_in_it_leaves_everything_to_do(night: Night) -> Non
     assert names(todo) == ["a", "b"]
     nothing = plan_todo(iter(()), None, ["d"], Settings("s"), models=["a@1"], store=open_store(night.uri), run_id="x")
     assert (nothing.listed, nothing.num_rows, nothing.num_chunks) == (0, 0, 0)
+
+
+def test_a_slow_listing_tells_of_the_first_picture_to_label_before_it_is_through(night: Night) -> None:
+    told = threading.Event()
+    told_in_time = []
+
+    def listing() -> Iterator[pa.RecordBatch]:
+        for name in ("a", "b", "c"):
+            if name == "c":
+                told_in_time.append(told.wait(10))
+            yield pa.RecordBatch.from_pylist([item(name)], schema=ITEM_SCHEMA)
+            time.sleep(1.1)
+
+    store = open_store(night.uri)
+    todo = plan_todo(listing(), None, ["d"], Settings("s"), models=["a@1"], store=store, run_id="x", on_first=told.set)
+    assert told_in_time == [True]
+    assert names(todo) == ["a", "b", "c"]
 
 
 def test_each_model_of_a_run_lacks_its_own_rows(night: Night) -> None:

@@ -48,11 +48,6 @@ class Inventory:
         if not some:
             raise self._nothing()
 
-    def check_not_empty(self) -> None:
-        """NotFoundError when there is nothing to label: a wrong prefix or pattern looks just like that."""
-        if next(self._narrowed(), None) is None:
-            raise self._nothing()
-
     def covers(self, uri: str) -> bool:
         """Whether a picture that is not listed is gone."""
         return self.complete_below is not None and uri.startswith(self.complete_below.rstrip("/") + "/")

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import itertools
 import secrets
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -34,7 +35,7 @@ from labelmill.table.table import LabelTable
 
 __all__ = ["Index", "TableKeys", "Wanted", "hashed", "in_groups"]
 
-_BATCH_ROWS = 1_000_000
+_BATCH_ROWS, _BATCH_S = 1_000_000, 1.0  # a slow listing tells soon that there is something to do
 _FILES = 256
 _RESIDENT_ROWS = 110_000_000  # 2 GB
 _KEY = np.dtype(
@@ -74,7 +75,8 @@ class Wanted:
 
 
 def hashed(items: Iterator[pa.RecordBatch], connection: duckdb.DuckDBPyConnection, salt: str) -> Iterator[pa.Table]:
-    """The listing in tables of about a million rows, with the columns `uri_hash` and `etag_hash`."""
+    """The listing in tables of about a million rows, or of what came in a second, with the columns `uri_hash` and
+    `etag_hash`."""
     for table in _gathered(items):
         connection.register("items", table)
         hashes = connection.sql(f"SELECT {_hashes(salt)} FROM items").to_arrow_table()
@@ -99,13 +101,13 @@ def _low(number: str) -> str:
 
 def _gathered(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
     waiting: list[pa.RecordBatch] = []
-    rows = 0
+    rows, since = 0, time.monotonic()
     for batch in batches:
         waiting.append(batch)
         rows += batch.num_rows
-        if rows >= _BATCH_ROWS:
+        if rows >= _BATCH_ROWS or time.monotonic() - since > _BATCH_S:
             yield pa.Table.from_batches(waiting)
-            waiting, rows = [], 0
+            waiting, rows, since = [], 0, time.monotonic()
     if rows:
         yield pa.Table.from_batches(waiting)
 
