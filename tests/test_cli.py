@@ -178,16 +178,17 @@ def test_a_label_table_is_shown_merged_and_swept(run):
     assert "\n  compact " in run("labels", "--help")[1]
 
 
-def test_an_interrupt_ends_with_130_and_no_traceback(tmp_path):
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_signal_ends_a_command_with_its_code_and_no_traceback(tmp_path, number, code):
     path = tmp_path / "job.yaml"
     os.mkfifo(path)  # opening it waits for a writer that never comes
     process = subprocess.Popen(
         [*COMMAND, "check", str(path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     wait_until_opened(process, path)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     out, err = process.communicate(timeout=10)
-    assert (process.returncode, out, err) == (130, "", "")
+    assert (process.returncode, out, err) == (code, "", "")
 
 
 def wait_until_opened(process, path):

@@ -5,14 +5,25 @@ import os
 import statistics
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from html import escape
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-__all__ = ["bars", "command", "machine", "medians", "ratios", "table", "write_json", "write_plot", "write_results"]
+__all__ = [
+    "bars",
+    "command",
+    "compared",
+    "machine",
+    "medians",
+    "ratios",
+    "table",
+    "write_json",
+    "write_plot",
+    "write_results",
+]
 
 _PACKAGES = ("labelmill", "ray", "torch", "torchvision", "timm", "openvino", "pillow", "simplejpeg", "numpy", "pyarrow")
 _PEER_PACKAGES = ("daft", "pyspark", "ray", "torch", "torchvision", "timm", "pillow", "numpy", "pyarrow")
@@ -82,6 +93,23 @@ def _commit() -> str:
     commit = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     changed = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=False)
     return commit.stdout.strip() + (" with changes" if changed.stdout.strip() else "")
+
+
+def compared(runs: Sequence[Mapping[str, Any]], figures: Sequence[str]) -> dict[str, Any]:
+    """Of runs of two checkouts in turn, "before" and "now": the medians of both, and those of what a round's two runs
+    differ by. Where the machine is slow for minutes, both runs of a round are."""
+    before, now = ([run for run in runs if run["checkout"] == name] for name in ("before", "now"))
+    pairs = list(zip(before, now, strict=True))
+
+    def each(value: Callable[[str], Iterable[float]]) -> dict[str, float]:
+        return {figure: round(statistics.median(value(figure)), 4) for figure in figures}
+
+    return {
+        "before": each(lambda figure: [run[figure] for run in before]),
+        "now": each(lambda figure: [run[figure] for run in now]),
+        "more": each(lambda figure: [new[figure] - old[figure] for old, new in pairs]),
+        "ratio": each(lambda figure: [new[figure] / max(old[figure], 1e-9) for old, new in pairs]),
+    }
 
 
 def medians(runs: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:

@@ -3,19 +3,19 @@
     git worktree add ../before COMMIT
     python tests/benchmarks/beside.py PICTURES --train-folder FOLDER --before ../before --count 4000 --rounds 5
 
-Reports the medians of wall time, CPU-seconds of the whole process tree, peak memory and steady rate of both, and by how
-much they differ. The steady rate is that between a tenth and nine tenths of the pictures.
+Reports the medians of wall time, CPU-seconds of the whole process tree, peak memory and steady rate of both, and those
+of what the two runs of a round differ by. The steady rate is that between a tenth and nine tenths of the pictures.
 """
 
+import json
 from pathlib import Path
-from statistics import median
 from typing import Any
 
-from account import command, machine, write_json
+from account import command, compared, machine, write_json
 from labelling import Labelling, add_arguments, parser_for
 from pace import rate_between
 
-_FIGURES = ("wall_s", "cpu_s", "peak_memory_bytes", "steady_pictures_per_s", "others_cpu_s")
+_FIGURES = ("wall_s", "cpu_s", "peak_memory_bytes", "steady_pictures_per_s", "others_cpu_s", "stolen_cpu_s")
 
 
 def main() -> None:
@@ -37,30 +37,18 @@ def main() -> None:
                 f"{run['peak_memory_bytes'] / 2**20:.0f} MiB, others {run['others_cpu_s']:.1f} CPU-s",
                 flush=True,
             )
-    medians = {
-        name: {figure: median(run[figure] for run in runs if run["checkout"] == name) for figure in _FIGURES}
-        for name in ("before", "now")
-    }
-    before, now = medians["before"], medians["now"]
-    compared = {
-        "wall_s_more": round(now["wall_s"] - before["wall_s"], 2),
-        "cpu_s_more": round(now["cpu_s"] - before["cpu_s"], 2),
-        "wall_ratio": round(now["wall_s"] / before["wall_s"], 4),
-        "steady_ratio": round(now["steady_pictures_per_s"] / before["steady_pictures_per_s"], 4),
-        "memory_mib_more": round((now["peak_memory_bytes"] - before["peak_memory_bytes"]) / 2**20),
-    }
+    found = compared(runs, _FIGURES)
     results = {
         "benchmark": "beside",
         "command": command(),
         "machine": machine(),
         "architecture": arguments.architecture,
         "pictures": arguments.count,
-        "medians": medians,
-        "compared": compared,
+        "compared": found,
         "runs": runs,
     }
     write_json(arguments.results / f"beside-{arguments.count}.json", results)
-    print("\n".join(f"- {name}: {value}" for name, value in compared.items()))
+    print(json.dumps(found, indent=2))
 
 
 if __name__ == "__main__":

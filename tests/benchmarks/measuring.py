@@ -27,14 +27,16 @@ class RunFailed(SystemExit):
 class Cost:
     """`cpu_s` is of all processes of the tree, as of their last sample: at most 0.2 s of each is missing.
     `peak_memory_bytes` is the greatest sum of proportional set sizes: what processes share counts once.
-    `others_cpu_s` is what the rest of the machine took meanwhile, to tell a quiet run from a busy one. `cpu_curve` is
-    (seconds since the epoch, CPU-seconds until then), sample by sample."""
+    `others_cpu_s` is what the rest of the machine took meanwhile, and `stolen_cpu_s` what other machines on the same
+    host did, to tell a quiet run from a busy one. `cpu_curve` is (seconds since the epoch, CPU-seconds until then),
+    sample by sample."""
 
     started_at: float
     wall_s: float
     cpu_s: float
     peak_memory_bytes: int
     others_cpu_s: float
+    stolen_cpu_s: float
     cpu_curve: list[tuple[float, float]]
 
 
@@ -42,7 +44,7 @@ def measure(command: Sequence[str], environment: Mapping[str, str], log: Path, l
     """Run a command to its end and account for it. Its output goes to `log`. RunFailed: it failed, or ran too long."""
     # Processes that lose their parent come to us rather than to init, and so stay in the tree.
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    machine_before = _machine_cpu_s()
+    worked_before, stolen_before = _machine_cpu_s()
     with log.open("wb") as output:
         started_at, started = time.time(), time.monotonic()
         root = subprocess.Popen(list(command), env=dict(environment), stdout=output, stderr=subprocess.STDOUT)
@@ -58,8 +60,11 @@ def measure(command: Sequence[str], environment: Mapping[str, str], log: Path, l
     if root.returncode:
         end = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
         raise RunFailed(f"{' '.join(command)} ended with code {root.returncode}; {log} ends with:\n{end}")
-    others_cpu_s = max(0.0, _machine_cpu_s() - machine_before - tree.cpu_s)
-    return Cost(started_at, wall_s, tree.cpu_s, tree.peak_memory_bytes, others_cpu_s, curve)
+    worked, stolen = _machine_cpu_s()
+    others_cpu_s = max(0.0, worked - worked_before - tree.cpu_s)
+    return Cost(
+        started_at, wall_s, tree.cpu_s, tree.peak_memory_bytes, others_cpu_s, round(stolen - stolen_before, 2), curve
+    )
 
 
 class _Tree:
@@ -136,7 +141,7 @@ def _memory_bytes(pid: int) -> int:
     return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
 
 
-def _machine_cpu_s() -> float:
-    """All that the machine's cores worked so far: user, nice, system, irq, softirq."""
-    user, nice, system, _, _, irq, softirq = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:8]
-    return sum(map(int, (user, nice, system, irq, softirq))) / _TICKS_PER_S
+def _machine_cpu_s() -> tuple[float, float]:
+    """All that the machine's cores worked so far (user, nice, system, irq, softirq), and what the host withheld."""
+    user, nice, system, _, _, irq, softirq, stolen = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]
+    return sum(map(int, (user, nice, system, irq, softirq))) / _TICKS_PER_S, int(stolen) / _TICKS_PER_S

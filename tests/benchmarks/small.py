@@ -4,9 +4,9 @@
     python tests/benchmarks/small.py PICTURES --train-folder FOLDER --before ../before --rounds 5
 
 Runs `labelmill run` over a folder, of this checkout and of another one in turn, each time with a copy of the same
-table. Reports medians of wall time and of CPU-seconds of the whole process tree, and where the wall time of this
-checkout's runs went, as their receipts have it; "outside" is what came before and after: imports, the check of bundle
-and store, the exit.
+table. Reports medians of wall time and of CPU-seconds of the whole process tree, medians of what the two runs of a
+round differ by, and where the wall time of this checkout's runs went, as their receipts have it; "outside" is what came
+before and after: imports, the check of bundle and store, the exit.
 """
 
 import json
@@ -20,7 +20,7 @@ from statistics import median
 from typing import Any
 
 import pyarrow as pa
-from account import command, machine, write_json
+from account import command, compared, machine, write_json
 from field.contenders import Labelmill, Python, contender_environment
 from field.trial import Trial
 from labelling import Labelling, add_arguments, parser_for
@@ -54,11 +54,15 @@ def main() -> None:
         "machine": machine(),
         "architecture": arguments.architecture,
         "labelled": arguments.labelled,
-        "medians": {f"{new} new": _compared([run for run in runs if run["new"] == new]) for new in _NEW},
+        "compared": {
+            f"{new} new": {**compared(of_new, ("wall_s", "cpu_s")), "seconds": _seconds(of_new)}
+            for new in _NEW
+            for of_new in [[run for run in runs if run["new"] == new]]
+        },
         "runs": runs,
     }
     write_json(arguments.results / "small.json", results)
-    print(json.dumps(results["medians"], indent=2))
+    print(json.dumps(results["compared"], indent=2))
 
 
 @contextmanager
@@ -121,23 +125,16 @@ def _run(labelling: Labelling, store: Path, table: Path, new: int, checkout: Pat
         "cpu_s": round(cost.cpu_s, 3),
         "peak_memory_bytes": cost.peak_memory_bytes,
         "others_cpu_s": round(cost.others_cpu_s, 2),
+        "stolen_cpu_s": cost.stolen_cpu_s,
         "seconds": stages,
     }
 
 
-def _compared(runs: list[dict[str, Any]]) -> dict[str, Any]:
-    of = {name: [run for run in runs if run["checkout"] == name] for name in ("before", "now")}
-    found = {
-        name: {key: round(median(run[key] for run in own), 2) for key in ("wall_s", "cpu_s")}
-        for name, own in of.items()
-    }
-    stages = dict.fromkeys(stage for run in of["now"] for stage in run["seconds"])
-    return {
-        **found,
-        "wall_s_more": round(found["now"]["wall_s"] - found["before"]["wall_s"], 2),
-        "cpu_s_more": round(found["now"]["cpu_s"] - found["before"]["cpu_s"], 2),
-        "seconds": {stage: round(median(run["seconds"].get(stage, 0.0) for run in of["now"]), 2) for stage in stages},
-    }
+def _seconds(runs: list[dict[str, Any]]) -> dict[str, float]:
+    """Where the wall time of this checkout's runs went."""
+    own = [run["seconds"] for run in runs if run["checkout"] == "now"]
+    stages = dict.fromkeys(stage for seconds in own for stage in seconds)
+    return {stage: round(median(seconds.get(stage, 0.0) for seconds in own), 2) for stage in stages}
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from promise import assert_the_promise
 from running import data_files, label_spec, labelmill, rows_of, start_labelmill, wait_for
 
 SEED = int(os.environ.get("LABELMILL_TEST_SEED", "1"))
-# Of each, in the long mode; in the short one the first of each.
+# Of each, in the long mode; in the short one the first of each, but for the GPU's.
 KILLS = {"driver": 12, "worker": 10, "raylet": 6, "gpu": 4}
 _HELPERS = ("_StatsActor", "_AutoscalingCoordinatorActor", "ActorLocationTracker")  # a Ray for one job has none
 FILES = 6  # that a run over the slow store writes
@@ -39,7 +39,7 @@ def moments():
                 victim,
                 files,
                 delay_s,
-                marks=pytest.mark.long if number else (),
+                marks=pytest.mark.long if number or victim == "gpu" else (),
                 id=f"{victim}-after-{files}-files-and-{delay_s:.2f}s-seed-{SEED}",
             )
 
@@ -78,6 +78,30 @@ def test_whatever_dies_each_picture_ends_as_one_row(tmp_path, registry, slow_sto
     else:
         receipt = json.loads(min(table.glob("_labelmill/receipts/*.json")).read_text())
         assert (receipt["outcome"], receipt["pictures_labelled"]) == ("complete", len(rows))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)] * 3)
+def test_a_signal_ends_a_run_that_keeps_what_it_has(tmp_path, registry, slow_store, number, code):
+    table = tmp_path / "labels"
+    places = {"registry": registry, "images": slow_store, "output": table}
+    job = label_spec(tmp_path / "label.yaml", model="tiny@1", **places)
+    run = start_labelmill("run", job, log=tmp_path / "log")
+    try:
+        assert wait_for(lambda: len(data_files(table)) >= 2, run), (tmp_path / "log").read_text()
+        children = psutil.Process(run.pid).children(recursive=True)
+        run.send_signal(number)
+        assert run.wait(30) == code, (tmp_path / "log").read_text()
+    finally:
+        run.kill()
+        run.wait()
+    log = (tmp_path / "log").read_text()
+    assert "Traceback" not in log
+    assert "what it committed stays" in log
+    _assert_all_gone(children)
+    assert max(table.glob("_labelmill/lease/*.beat")).read_text() == "released"
+    [receipt] = [json.loads(path.read_text()) for path in table.glob("_labelmill/receipts/*.json")]
+    assert (receipt["outcome"], receipt["pictures_labelled"]) == ("stopped", len(rows_of(table)))
 
 
 def _kill(victim, run, raylet):

@@ -93,6 +93,7 @@ def test_a_node_that_joins_at_one_third_works_as_fast_as_the_other(nodes, start,
     print(f"joined after {joined_s:.0f} s, labelled from {second['from_s']:.0f} s on, pictures/s of both: {rates}")
     assert second["from_s"] < joined_s + 45
     assert rates[1] >= 0.8 * rates[0]
+    assert (receipt["workers"], receipt["cores"]) == ("2 workers of 1 core", 2)
 
 
 def test_a_head_without_cores_waits_for_a_node(nodes, start, store_of):

@@ -4,8 +4,9 @@ A module a group of commands: `jobs` are those that take a spec, `models` and `l
 """
 
 import os
+import signal
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -32,8 +33,16 @@ app.add_typer(models, name="models")
 app.add_typer(labels, name="labels")
 
 
+class _Ended(BaseException):
+    """A signal that ends a process ends a command as an exception would: what is open is closed on the way out."""
+
+    def __init__(self, number: int) -> None:
+        self.exit_code = 128 + number
+
+
 def main() -> None:
     """The entry point: an error of ours is one message on stderr, anything else is a bug and shows its traceback."""
+    before = _take_signals()
     try:
         app(prog_name="labelmill")
     except LabelmillError as exc:
@@ -42,10 +51,29 @@ def main() -> None:
         sys.exit(exc.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
+    except _Ended as exc:
+        sys.exit(exc.exit_code)
     except BrokenPipeError:
         sys.exit(1)
     finally:
         _flush()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _take_signals() -> dict[signal.Signals, Any]:
+    """Returns the handlers of before. Nohup has one signal ignored, and that is left so."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    for number, handler in before.items():
+        if handler == signal.SIG_DFL:
+            signal.signal(number, _end)
+    return before
+
+
+def _end(number: int, _: object) -> None:
+    for other in (signal.SIGTERM, signal.SIGHUP):  # an impatient second one would leave Ray's processes behind
+        signal.signal(other, signal.SIG_IGN)
+    raise _Ended(number)
 
 
 def _flush() -> None:

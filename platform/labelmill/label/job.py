@@ -127,8 +127,12 @@ class _Run:
     def _take_workers(self, workers: Workers, stage: Stage) -> None:
         self.account.clock.start_labelling(workers.count, workers.gpus)
         self.account.receipt.engine = ", ".join(dict.fromkeys(stage.engines))
-        self.account.receipt.workers, self.account.receipt.num_workers = str(workers), workers.count
-        self.account.receipt.cores, self.account.receipt.gpus = workers.cores, workers.gpus
+        self._count(workers)
+
+    def _count(self, workers: Workers) -> None:
+        receipt = self.account.receipt
+        receipt.workers, receipt.num_workers = str(workers), workers.count
+        receipt.cores, receipt.gpus = workers.cores, workers.gpus
 
     def _plan(self, listing: Iterator[pa.RecordBatch], connection: Connection) -> Todo:
         for key in self.aside.keys("runs/"):
@@ -211,6 +215,8 @@ class _Run:
             logger.warning("the receipt of this run was not written: %s", exc)
 
     def _close(self, outcome: str) -> Receipt:
-        receipt = self.account.receipt
+        receipt, most = self.account.receipt, self.account.clock.most_workers
+        if not receipt.gpus and most > receipt.num_workers > 0:  # the cluster has grown
+            self._count(Workers(most))
         receipt.commits, receipt.files = self.commits.number, self.commits.files
         return self.account.close(outcome, self.aside, self.spec.prices)

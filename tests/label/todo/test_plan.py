@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 
 from labelmill.label.inventory.item import ITEM_SCHEMA
-from labelmill.label.todo import difference
+from labelmill.label.todo import difference, hashing
 from labelmill.label.todo.plan import plan_todo
 from labelmill.label.todo.settings import Settings
 from labelmill.label.todo.todo import Todo
@@ -268,7 +268,8 @@ def test_a_table_of_any_size_gives_what_sets_give(
 ) -> None:
     """Against Python's own sets, with everything in memory and in groups that go through the disk."""
     monkeypatch.setattr(difference, "_RESIDENT_ROWS", resident_rows)
-    monkeypatch.setattr(difference, "_BATCH_ROWS", 500)
+    for module in (difference, hashing):
+        monkeypatch.setattr(module, "_BATCH_ROWS", 500)
     pick = random.Random(7)
     table = {(f"{n:05d}.jpg", f"e{pick.randrange(3)}") for n in pick.sample(range(4000), 3000)}
     listing = {(f"{n:05d}.jpg", f"e{pick.randrange(3)}") for n in pick.sample(range(4000), 3000)}
@@ -295,5 +296,5 @@ def test_file_names_that_differ_in_their_digits_only_are_told_apart(night: Night
         for start in range(0, 200_000, 10_000)
     )
     with duckdb.connect() as connection:
-        hashes = [table["uri_hash"].to_numpy() for table in difference.hashed(listing, connection, "salt")]
+        hashes = [table["uri_hash"].to_numpy() for table in hashing.hashed(listing, connection, "salt")]
     assert len(np.unique(np.concatenate(hashes))) == 200_000

@@ -4,10 +4,6 @@ Strings are read once and never kept. Of a row of the table there remain 22 byte
 that hash uri and etag, the number of its run, its model, and whether it is final. They lie in 256 files by the first
 byte of the uri's hash; sorted, 18 bytes a row are resident while the listing streams by and is looked up.
 
-The hash is MD5 with a salt that nobody knows before the run. DuckDB's own `hash` is six times as fast, and gave 40 of
-3 million file names the hash of another. Two names are taken for one with a chance of 2**-128 for each pair, a changed
-picture for the old one with 2**-64: of 10**7 changed in a night, one would be missed in 10**12 nights.
-
 A table of more rows than fit is taken in groups of those files, and the listing with them, which then goes through the
 disk once. Nothing of one group looks at another, so for billions of pictures each group can be a Ray task: see
 CONTRIBUTING.md, "Billions of pictures".
@@ -17,7 +13,6 @@ from __future__ import annotations
 
 import itertools
 import secrets
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -30,12 +25,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from labelmill.label.todo.hashing import both_hashes, uri_hash
 from labelmill.table.row import FINAL
 from labelmill.table.table import LabelTable
 
-__all__ = ["Index", "TableKeys", "Wanted", "hashed", "in_groups"]
+__all__ = ["Index", "TableKeys", "Wanted", "in_groups"]
 
-_BATCH_ROWS, _BATCH_S = 1_000_000, 1.0  # a slow listing tells soon that there is something to do
+_BATCH_ROWS = 1_000_000
 _FILES = 256
 _RESIDENT_ROWS = 110_000_000  # 2 GB
 _KEY = np.dtype(
@@ -72,44 +68,6 @@ class Wanted:
     def everything(self) -> int:
         """`lacking` of a picture that the table does not know."""
         return (1 << len(self.models)) - 1
-
-
-def hashed(items: Iterator[pa.RecordBatch], connection: duckdb.DuckDBPyConnection, salt: str) -> Iterator[pa.Table]:
-    """The listing in tables of about a million rows, or of what came in a second, with the columns `uri_hash` and
-    `etag_hash`."""
-    for table in _gathered(items):
-        connection.register("items", table)
-        hashes = connection.sql(f"SELECT {_hashes(salt)} FROM items").to_arrow_table()
-        connection.unregister("items")
-        for name in hashes.column_names:
-            table = table.append_column(name, hashes[name])
-        yield table
-
-
-def _hashes(salt: str) -> str:
-    """Both columns in SQL. DuckDB masks and shifts five times as fast as it takes md5_number_lower."""
-    uri = f"md5_number('{salt}' || uri)"
-    return (
-        f"{_low(uri)} AS uri_hash, "
-        f"xor(({uri} >> 64)::UBIGINT, {_low(f'md5_number({chr(39)}{salt}{chr(39)} || etag)')}) AS etag_hash"
-    )
-
-
-def _low(number: str) -> str:
-    return f"({number} & {2**64 - 1})::UBIGINT"
-
-
-def _gathered(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
-    waiting: list[pa.RecordBatch] = []
-    rows, since = 0, time.monotonic()
-    for batch in batches:
-        waiting.append(batch)
-        rows += batch.num_rows
-        if rows >= _BATCH_ROWS or time.monotonic() - since > _BATCH_S:
-            yield pa.Table.from_batches(waiting)
-            waiting, rows, since = [], 0, time.monotonic()
-    if rows:
-        yield pa.Table.from_batches(waiting)
 
 
 def in_groups(
@@ -174,7 +132,7 @@ class TableKeys:
         columns = (*_COLUMNS, "size_bytes", "modified_at")
         table.attach(self._connection, "labels", columns, models=self._wanted.names)
         self._connection.register("gone", pa.table({"uri_hash": uri_hashes}))
-        here = _low(f"md5_number('{self.salt}' || uri)")
+        here = uri_hash(self.salt)
         names = [model.partition("@")[0] for model in self._wanted.models]
         number = _case("split_part(model, '@', 1)", {name: names.index(name) for name in self._wanted.names})
         rows = f"SELECT *, {number} AS number FROM labels WHERE {here} IN (SELECT uri_hash FROM gone)"
@@ -200,7 +158,7 @@ class TableKeys:
         rows = f"SELECT *, {self._name()} AS name, {bundle} AS bundle FROM labels"
         table.attach(self._connection, "labels", _COLUMNS, models=wanted.names)
         return self._connection.sql(
-            f"SELECT {_hashes(self.salt)}, coalesce(try_cast(split_part(run_id, '-', 1) AS UINTEGER), 0) AS run, "
+            f"SELECT {both_hashes(self.salt)}, coalesce(try_cast(split_part(run_id, '-', 1) AS UINTEGER), 0) AS run, "
             f"name::UTINYINT AS name, coalesce(bundle, 0)::UTINYINT AS bundle, ({state})::UTINYINT AS state "
             f"FROM ({rows}) WHERE name IS NOT NULL AND (state <> {_KNOWN} OR {tells})"
         ).to_arrow_reader(_BATCH_ROWS)

@@ -18,7 +18,8 @@ import pyarrow as pa
 
 from labelmill.ahead import ahead
 from labelmill.label.inventory.item import ITEM_SCHEMA
-from labelmill.label.todo.difference import TableKeys, Wanted, hashed, in_groups
+from labelmill.label.todo.difference import TableKeys, Wanted, in_groups
+from labelmill.label.todo.hashing import hashed
 from labelmill.label.todo.settings import Settings
 from labelmill.label.todo.todo import GONE_SCHEMA, TODO_SCHEMA, Todo, write_todo
 from labelmill.storage import Store
