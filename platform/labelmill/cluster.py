@@ -5,6 +5,7 @@ import logging
 import os
 import secrets
 import shutil
+import signal
 import sys
 import tempfile
 import threading
@@ -93,7 +94,10 @@ class Connection:
     def resources(self) -> Resources:
         """What there is to run on, as soon as it is known. Raises as `connect` does."""
         self.begin()
-        return self._made.result()
+        found = self._made.result()
+        if threading.current_thread() is threading.main_thread():
+            _take_back_signals()
+        return found
 
     def close(self) -> None:
         self._closing.set()
@@ -120,6 +124,14 @@ def connect_ahead(*modules: str) -> Iterator[Connection]:
         yield connection
     finally:
         connection.close()
+
+
+def _take_back_signals() -> None:
+    """Ray's C++ side puts a handler before that of this process, and it prints a trace of the machine's code."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        handler = signal.getsignal(number)
+        if handler is not None:
+            signal.signal(number, handler)
 
 
 def nodes() -> dict[str, str]:

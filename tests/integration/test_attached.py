@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 import urllib.request
 from contextlib import contextmanager
 
@@ -75,6 +76,7 @@ def test_a_run_over_gpus_writes_the_rows_of_one_on_cores_and_prometheus_sees_it(
         try:
             while run.poll() is None:
                 seen |= series_at(cluster["metrics"])
+                time.sleep(0.5)
         finally:
             run.kill()
             run.wait()
@@ -104,14 +106,14 @@ def test_what_waits_for_a_gpu_is_bounded(tmp_path, registry):
     assert first.stat().st_size > 80_000
     for number in range(1, 3000):
         os.link(first, images / f"{number:04d}.jpg")
-    make_bundle(registry, architecture="timm/resnet50", image_size_px=224)
+    bundle = make_bundle(registry, architecture="timm/resnet18", image_size_px=128)
     job = label_spec(
         tmp_path / "job.yaml",
         registry=registry,
         images=images,
         output=tmp_path / "labels",
         engine="torch",
-        model="tiny@latest",
+        model=bundle.reference,
     )
     most = 0.0
     with gpu_cluster() as cluster:
@@ -121,6 +123,7 @@ def test_what_waits_for_a_gpu_is_bounded(tmp_path, registry):
             while run.poll() is None:
                 used = series_at(cluster["metrics"]).get("ray_object_store_used_memory", {})
                 most = max(most, sum(used.values()))
+                time.sleep(0.5)
         finally:
             run.kill()
             run.wait()

@@ -97,6 +97,7 @@ def test_a_signal_ends_a_run_that_keeps_what_it_has(tmp_path, registry, slow_sto
         run.wait()
     log = (tmp_path / "log").read_text()
     assert "Traceback" not in log
+    assert "***" not in log, "Ray's own words on a signal"
     assert "what it committed stays" in log
     _assert_all_gone(children)
     assert max(table.glob("_labelmill/lease/*.beat")).read_text() == "released"
