@@ -86,7 +86,8 @@ def test_a_signal_ends_a_run_that_keeps_what_it_has(tmp_path, registry, slow_sto
     table = tmp_path / "labels"
     places = {"registry": registry, "images": slow_store, "output": table}
     job = label_spec(tmp_path / "label.yaml", model="tiny@1", **places)
-    run = start_labelmill("run", job, log=tmp_path / "log")
+    before = ("env", "--default-signal=HUP")  # the tests may run under nohup
+    run = start_labelmill("run", job, log=tmp_path / "log", before=before)
     try:
         assert wait_for(lambda: len(data_files(table)) >= 2, run), (tmp_path / "log").read_text()
         children = psutil.Process(run.pid).children(recursive=True)
