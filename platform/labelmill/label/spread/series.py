@@ -45,5 +45,5 @@ class Series:
             self._num_commits = num_commits
         self._rate.set(pictures_per_s, self._job)
         self._todo.set(pictures_left, self._job)
-        if pictures_per_s:
-            self._left_s.set(pictures_left / pictures_per_s, self._job)
+        if pictures_per_s or not pictures_left:
+            self._left_s.set(pictures_left / max(pictures_per_s, 1e-9), self._job)
