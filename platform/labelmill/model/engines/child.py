@@ -8,9 +8,11 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+
+from labelmill.model.bundle import Bundle
 
 __all__ = ["child_environment", "run_in_child", "untold"]
 
@@ -18,8 +20,16 @@ __all__ = ["child_environment", "run_in_child", "untold"]
 _UNTOLD = {"CI": "true"}
 
 
-def run_in_child(module: str, request: Mapping[str, Any]) -> str | None:
-    """Run `python -m MODULE REQUEST`, the request as JSON. Why it failed, in a line; None when it did not."""
+def run_in_child(module: str, bundle: Bundle, **more: Any) -> str | None:
+    """Run `python -m MODULE REQUEST`, where the request is JSON of the bundle's network and what `more` says. Why it
+    failed, in a line; None when it did not."""
+    request = {
+        "architecture": bundle.architecture,
+        "num_logits": len(bundle.labels),
+        "preprocessing": bundle.preprocessing.to_json(),
+        "weights": str(bundle.weights_path()),
+        **more,
+    }
     child = subprocess.run(
         [sys.executable, "-m", module, json.dumps(request)],
         env=child_environment(),

@@ -142,15 +142,8 @@ def _only_one_at_a_time(path: Path) -> Iterator[None]:
 
 
 def _convert_in_child(bundle: Bundle, folder: Path, *, embeddings: bool) -> None:
-    request = {
-        "architecture": bundle.architecture,
-        "num_logits": len(bundle.labels),
-        "preprocessing": bundle.preprocessing.to_json(),
-        "weights": str(bundle.weights_path()),
-        "folder": str(folder),
-        "embeddings": embeddings,
-    }
-    if (reason := run_in_child("labelmill.model.engines.convert", request)) is not None:
+    reason = run_in_child("labelmill.model.engines.convert", bundle, folder=str(folder), embeddings=embeddings)
+    if reason is not None:
         raise BundleError(
             f"{bundle.reference} ({bundle.architecture}) could not be converted to OpenVINO: {reason}. "
             "Write engine: torch, or choose another architecture."

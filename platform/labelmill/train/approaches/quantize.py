@@ -55,15 +55,8 @@ def _quantize(bundle: Bundle, pixels_bhwc: NDArray[np.uint8], file: Path) -> Non
     with tempfile.TemporaryDirectory(prefix="labelmill-quantize-") as folder:
         pixels = Path(folder) / "pixels.npy"
         np.save(pixels, pixels_bhwc)
-        request = {
-            "architecture": bundle.architecture,
-            "num_logits": len(bundle.labels),
-            "preprocessing": bundle.preprocessing.to_json(),
-            "weights": str(bundle.weights_path()),
-            "pixels": str(pixels),
-            "file": str(file),
-        }
-        if (reason := run_in_child("labelmill.model.engines.quantize", request)) is not None:
+        reason = run_in_child("labelmill.model.engines.quantize", bundle, pixels=str(pixels), file=str(file))
+        if reason is not None:
             raise BundleError(
                 f"{bundle.reference} ({bundle.architecture}) could not be quantized: {reason}. "
                 "Label with it as it is, or choose another architecture."
