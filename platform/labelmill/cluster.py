@@ -37,6 +37,7 @@ _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_COLOR_PREFIX": "0",
+    "RAY_ENABLE_AUTO_CONNECT": "0",  # else a thread of Ray's libraries that asks it too late starts a second one
     "GRPC_VERBOSITY": "ERROR",
 }
 

@@ -25,7 +25,7 @@ __all__ = ["helpers_in_this_process"]
 def helpers_in_this_process() -> Iterator[None]:
     """What Ray Data asks of its helpers is answered here, for the time of the block."""
     statistics, locations = _Helper(_Statistics()), _Helper(_Locations())
-    coordinator = _Helper(sharing._AutoscalingCoordinatorActor(send_resources_request=_ask_nobody))
+    coordinator = _Helper(_Coordinator(send_resources_request=_ask_nobody))
     with ExitStack() as until_the_end:
         for module, name, helper in (
             (stats, "get_or_create_stats_actor", statistics),
@@ -35,6 +35,12 @@ def helpers_in_this_process() -> Iterator[None]:
         ):
             until_the_end.enter_context(_replaced(module, name, lambda helper=helper: helper))
         yield
+
+
+class _Coordinator(sharing._AutoscalingCoordinatorActor):
+    """On one machine nothing changes by itself. Its thread, which nothing ends, would ask a Ray that is gone."""
+
+    TICK_INTERVAL_S = 10**9
 
 
 def _ask_nobody(*_: object, **__: object) -> None:
