@@ -9,8 +9,10 @@ the first one's `metrics`.
 import json
 import os
 import socket
+import subprocess
 import sys
 import tempfile
+from contextlib import contextmanager
 
 # Set before Ray is imported, which reads them. A node that died is noticed after 3 s, not 15; all stays on loopback.
 SETTINGS = {
@@ -23,6 +25,18 @@ SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
 }
+
+
+@contextmanager
+def running(*arguments):
+    """What a process of this program prints, while it lasts."""
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    command = [sys.executable, __file__, *arguments]
+    cluster = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environ)
+    try:
+        yield json.loads(cluster.stdout.readline())
+    finally:
+        cluster.communicate(timeout=60)
 
 
 def main() -> None:

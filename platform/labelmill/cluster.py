@@ -135,10 +135,10 @@ def _take_back_signals() -> None:
             signal.signal(number, handler)
 
 
-def nodes() -> dict[str, str]:
-    """The address of each node that has a core for work, by its id, of the Ray that this process is connected to."""
+def nodes(resource: str = "CPU") -> dict[str, str]:
+    """The address of each node that has some of this, by its id, of the Ray that this process is connected to."""
     ray = _import_ray()
-    found = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
+    found = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get(resource)]
     return {node["NodeID"]: node["NodeManagerAddress"] for node in found}
 
 

@@ -3,11 +3,8 @@
 import json
 import os
 import re
-import subprocess
-import sys
 import time
 import urllib.request
-from contextlib import contextmanager
 
 import pytest
 
@@ -29,16 +26,16 @@ SERIES = {
 OF_RAY_DATA = {"ray_data_num_tasks_finished", "ray_data_num_row_inputs_received", "ray_data_obj_store_mem_used"}
 
 
-@contextmanager
-def gpu_cluster():
+@pytest.fixture(scope="module")
+def cluster():
     """Two nodes of which one says that it has a GPU: what torch does there, it does on the CPU."""
-    environ = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    command = [sys.executable, two_nodes.__file__, "1"]
-    cluster = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environ)
-    try:
-        yield json.loads(cluster.stdout.readline())
-    finally:
-        cluster.communicate(timeout=60)
+    with two_nodes.running("1") as found:
+        yield found
+
+
+@pytest.fixture
+def environ(cluster):
+    return {"RAY_ADDRESS": cluster["address"]} | two_nodes.SETTINGS
 
 
 def series_at(metrics):
@@ -56,7 +53,9 @@ def receipt_of(table):
     return json.loads(path.read_text())
 
 
-def test_a_run_over_gpus_writes_the_rows_of_one_on_cores_and_prometheus_sees_it(tmp_path, registry, slow_store):
+def test_a_run_over_gpus_writes_the_rows_of_one_on_cores_and_prometheus_sees_it(
+    tmp_path, registry, slow_store, cluster, environ
+):
     images = tmp_path / "images"
     images.mkdir()
     for number in range(100):  # the GPU's, and what is left to the cores
@@ -70,16 +69,14 @@ def test_a_run_over_gpus_writes_the_rows_of_one_on_cores_and_prometheus_sees_it(
     done = labelmill("run", on_cores)
     assert done.returncode == 0, done.stderr
     seen = {}
-    with gpu_cluster() as cluster:
-        environ = {"RAY_ADDRESS": cluster["address"]} | two_nodes.SETTINGS
-        run = start_labelmill("run", over_gpus, log=tmp_path / "log", **environ)
-        try:
-            while run.poll() is None:
-                seen |= series_at(cluster["metrics"])
-                time.sleep(0.5)
-        finally:
-            run.kill()
-            run.wait()
+    run = start_labelmill("run", over_gpus, log=tmp_path / "log", **environ)
+    try:
+        while run.poll() is None:
+            seen |= series_at(cluster["metrics"])
+            time.sleep(0.5)
+    finally:
+        run.kill()
+        run.wait()
     assert run.returncode == 0, (tmp_path / "log").read_text()
     assert_alike(rows_of(tmp_path / "gpus"), rows_of(tmp_path / "cores"))
     operators = receipt_of(tmp_path / "gpus")["operators"]
@@ -97,8 +94,22 @@ def test_a_run_over_gpus_writes_the_rows_of_one_on_cores_and_prometheus_sees_it(
     assert any('job="test"' in found for found in ours["ray_labelmill_label_pictures_total"])
 
 
+@pytest.mark.parametrize("engine", ["openvino", "torch"])  # on the cores, and over the GPU
+def test_pictures_that_nobody_can_read_are_rows_and_no_fault_of_the_nodes(tmp_path, registry, environ, engine):
+    names = [f"{tmp_path}/{number}.jpg" for number in range(3)]
+    (tmp_path / "list.csv").write_text("\n".join(["uri,etag", *(f"{name},1" for name in names)]))
+    images = {"manifest": str(tmp_path / "list.csv")}
+    table = tmp_path / "labels"
+    job = label_spec(
+        tmp_path / "job.yaml", registry=registry, images=images, output=table, engine=engine, model="tiny@1"
+    )
+    done = labelmill("run", job, **environ)
+    assert done.returncode == 0, done.stderr
+    assert {row["uri"]: row["status"] for row in rows_of(table)} == dict.fromkeys(names, "missing")
+
+
 @pytest.mark.long
-def test_what_waits_for_a_gpu_is_bounded(tmp_path, registry):
+def test_what_waits_for_a_gpu_is_bounded(tmp_path, registry, cluster, environ):
     """3,000 pictures of 100 KB before a network that takes its time, and an object store of 2 x 100 MiB."""
     images = tmp_path / "images"
     images.mkdir()
@@ -117,17 +128,15 @@ def test_what_waits_for_a_gpu_is_bounded(tmp_path, registry):
         model=bundle.reference,
     )
     most = 0.0
-    with gpu_cluster() as cluster:
-        environ = {"RAY_ADDRESS": cluster["address"]} | two_nodes.SETTINGS
-        run = start_labelmill("run", job, log=tmp_path / "log", **environ)
-        try:
-            while run.poll() is None:
-                used = series_at(cluster["metrics"]).get("ray_object_store_used_memory", {})
-                most = max(most, sum(used.values()))
-                time.sleep(0.5)
-        finally:
-            run.kill()
-            run.wait()
+    run = start_labelmill("run", job, log=tmp_path / "log", **environ)
+    try:
+        while run.poll() is None:
+            used = series_at(cluster["metrics"]).get("ray_object_store_used_memory", {})
+            most = max(most, sum(used.values()))
+            time.sleep(0.5)
+    finally:
+        run.kill()
+        run.wait()
     assert run.returncode == 0, (tmp_path / "log").read_text()
     receipt = receipt_of(tmp_path / "labels")
     assert receipt["statuses"] == {"ok": 3000}

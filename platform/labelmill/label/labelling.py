@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -17,6 +17,7 @@ from labelmill.label.receipt.account import Account
 from labelmill.label.receipt.progress import show_progress, show_waiting
 from labelmill.label.spread.workers import Workers
 from labelmill.label.work.chunk import Chunk
+from labelmill.label.work.fetch import read_items
 from labelmill.label.work.stage import Stage
 from labelmill.spec import LabelSpec
 
@@ -33,6 +34,10 @@ _PROGRESS_S = 1.0
 _STARTS_WITHIN_S = 5.0
 _BUDGET_FROM = 200
 _NODES_NAMED = 3
+_PICTURES_TRIED = 8
+
+Avoided = dict[tuple[str, str], "Refused"]
+"""What was given back last by a node (its id) at a step that takes a "CPU" or a "GPU"."""
 
 
 class Labelling:
@@ -48,7 +53,7 @@ class Labelling:
         """Label every chunk. What a node gives back, since it reaches nothing, is labelled on others in a further pass;
         ClusterError when there are no others, unless some pictures could be read."""
         chunks: Sequence[int] = range(stage.todo.num_chunks)
-        avoid: dict[str, Refused] = {}
+        avoid: Avoided = {}
         self._num_pictures = stage.todo.num_rows
         if not self._account.alone:
             from labelmill.label.spread.series import Series
@@ -56,21 +61,22 @@ class Labelling:
             self._series = Series(self._spec.name)
         self._commits.begin()
         while chunks:
-            refused = self._pass(stage, workers, chunks, list(avoid))
-            chunks, avoid = [one.chunk for one in refused], avoid | {one.node: one for one in refused}
-            if refused and nodes().keys() <= avoid.keys():
-                self._check_any_labelled(avoid)
+            refused = self._pass(stage, workers, chunks, avoid)
+            chunks, avoid = [one.chunk for one in refused], avoid | _by_place(refused)
+            if refused and _nobody_is_left(avoid):
+                self._check_driver_fares_no_better(stage, avoid)
                 stage, avoid = replace(stage, doubts_its_node=False), {}  # then it is the pictures
             for one in avoid.values() if refused else ():
                 logger.warning("node %s cannot read what it should label, others do: %s", one.address, one.reason)
 
-    def _pass(self, stage: Stage, workers: Workers, chunks: Sequence[int], avoid: Sequence[str]) -> list[Refused]:
+    def _pass(self, stage: Stage, workers: Workers, chunks: Sequence[int], avoid: Avoided) -> list[Refused]:
         """Take finished chunks, commit them from time to time, and stop when too many fail."""
         from labelmill.label.spread.pipeline import Pipeline
 
-        pipeline = Pipeline(stage, workers, chunks, name=self._spec.name, alone=self._account.alone, avoid=avoid)
+        away = {one: [node for node, step_on in avoid if step_on == one] for _, one in avoid}
+        pipeline = Pipeline(stage, workers, chunks, name=self._spec.name, alone=self._account.alone, avoid=away)
         try:
-            refused = self._take(pipeline)
+            refused = self._take(pipeline, stage)
             self._commits.now()
             self._tell(pictures_per_s=0.0)
         except BaseException:
@@ -81,20 +87,20 @@ class Labelling:
             self._account.receipt.labelling_s = round(time.monotonic() - self._began, 2)
         return refused
 
-    def _take(self, pipeline: Pipeline) -> list[Refused]:
+    def _take(self, pipeline: Pipeline, stage: Stage) -> list[Refused]:
         """Everything that comes out of it; what was given back is returned."""
         refused: list[Refused] = []
-        by_node: dict[str, Refused] = {}
+        places: Avoided = {}
         with closing(with_ticks(pipeline.outcomes(), _TICK_S, pipeline.stop)) as arrivals:
             for outcome in arrivals:
                 if isinstance(outcome, Chunk):
                     self._add(outcome)
                 elif outcome is not None:
                     refused.append(outcome)
-                    if outcome.node not in by_node:
-                        by_node[outcome.node] = outcome
-                        if nodes().keys() <= by_node.keys():
-                            self._check_any_labelled(by_node)
+                    is_first = (outcome.node, outcome.step_on) not in places
+                    places |= _by_place([outcome])
+                    if is_first and _nobody_is_left(places):
+                        self._check_driver_fares_no_better(stage, places)
                 self._commits.when_due()
                 self._look(pipeline.num_actors)
         return refused
@@ -137,10 +143,24 @@ class Labelling:
                 "mend the store or raise max_failure_rate, and run the same command again."
             )
 
-    def _check_any_labelled(self, refused: Mapping[str, Refused]) -> None:
-        """ClusterError: no picture has been labelled yet. `refused` has a chunk that each node gave back, by its id."""
-        if not self._account.receipt.pictures_labelled:
-            raise _no_node(list(refused.values()))
+    def _check_driver_fares_no_better(self, stage: Stage, refused: Avoided) -> None:
+        """ClusterError: no node could label anything, and here pictures can be read that they could not read."""
+        if self._account.receipt.pictures_labelled:
+            return
+        for one in list(refused.values())[:_NODES_NAMED]:
+            items = stage.todo.read(one.chunk).slice(0, _PICTURES_TRIED)
+            if any(isinstance(found, bytes) for found in read_items(items)):
+                raise _no_node(list(refused.values()))
+
+
+def _by_place(refused: Sequence[Refused]) -> Avoided:
+    return {(one.node, one.step_on): one for one in refused}
+
+
+def _nobody_is_left(refused: Avoided) -> bool:
+    """Whether there is a step that every node which could do it has refused."""
+    steps = {step_on for _, step_on in refused}
+    return any(nodes(one).keys() <= {node for node, step_on in refused if step_on == one} for one in steps)
 
 
 def _no_node(refused: Sequence[Refused]) -> ClusterError:

@@ -8,6 +8,8 @@ stop the work, and its operators' figures be read when it is over.
 from __future__ import annotations
 
 import logging
+import re
+import threading
 from collections.abc import Iterator
 from contextlib import nullcontext
 from typing import Any
@@ -26,6 +28,8 @@ from labelmill.label.spread.sharing import share_cluster
 
 __all__ = ["Execution"]
 
+_POLL_S = 0.05
+_RAISED = re.compile(r"^(?!ray\.)[\w.]+(Error|Exception): .+", re.MULTILINE)
 _FIGURES = (
     "num_tasks_submitted",
     "num_tasks_finished",
@@ -45,6 +49,7 @@ class Execution(ExecutionCallback):
     def __init__(self, dataset: Dataset, name: str, *, alone: bool) -> None:
         self._dataset, self._alone = dataset, alone
         self._executor: StreamingExecutor | None = None
+        self._ended = threading.Event()
         self.operators: dict[str, dict[str, float]] = {}
         dataset.set_name(name)
         _set(dataset.context, self)
@@ -54,8 +59,11 @@ class Execution(ExecutionCallback):
 
         ClusterError: the pipeline ended for a reason that is not one of our workers' outcomes. After `stop` it ends.
         """
-        with helpers_in_this_process() if self._alone else nullcontext():
-            yield from self._tables()
+        try:
+            with helpers_in_this_process() if self._alone else nullcontext():
+                yield from self._tables()
+        finally:
+            self._ended.set()
 
     def _tables(self) -> Iterator[pa.Table]:
         try:
@@ -63,14 +71,18 @@ class Execution(ExecutionCallback):
             yield from self._dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
         except (RayError, ExecutionTimeoutError) as exc:
             raise ClusterError(
-                f"the workers of this run ended: {str(exc).splitlines()[0]}. "
+                f"the workers of this run ended: {_what_it_said(exc)}. "
                 "What was committed stays. Run the same command again to go on."
             ) from exc
 
     def stop(self) -> None:
-        """End the workers; whoever waits in `tables` finds it at its end. From any thread, at any time."""
-        if self._executor is not None:
-            self._executor.shutdown(force=True)
+        """End the workers; whoever waits in `tables` finds it at its end. From another thread, once that one has begun:
+        an executor that does not run yet would not hear of it, and is waited for."""
+        while not self._ended.is_set():
+            if self._executor is not None and self._executor._execution_started:
+                self._executor.shutdown(force=True)
+                return
+            self._ended.wait(_POLL_S)
 
     @property
     def num_actors(self) -> int:
@@ -94,6 +106,12 @@ class Execution(ExecutionCallback):
         for op in executor._topology or ():
             found = op.metrics.as_dict(skip_internal_metrics=True)
             self.operators[op.name] = {name: found[name] for name in _FIGURES if found.get(name) is not None}
+
+
+def _what_it_said(exc: Exception) -> str:
+    """The line of what was raised in a worker: Ray's text begins with where that was, and its traceback."""
+    found = _RAISED.search(str(exc))
+    return found[0] if found else str(exc).splitlines()[0]
 
 
 class _Given:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -43,12 +43,14 @@ class Refused:
     chunk: int
     node: str  # its id
     address: str
+    step_on: str  # what the step takes that could not be done there: "CPU" or "GPU"
     reason: str
 
 
 class Pipeline:
-    """Labels some chunks of the to-do list, on any node but those to `avoid`, by id. Nothing is committed here.
+    """Labels some chunks of the to-do list. Nothing is committed here.
 
+    `avoid` has ids of nodes, by what a step takes ("CPU", "GPU") that is not to be done there.
     `alone`: this Ray has one machine, and no other job is or comes on it.
     """
 
@@ -60,11 +62,13 @@ class Pipeline:
         *,
         name: str,
         alone: bool,
-        avoid: Sequence[str] = (),
+        avoid: Mapping[str, Iterable[str]],
     ) -> None:
-        nodes = {"label_selector": {"ray.io/node-id": f"!in({','.join(avoid)})"}} if avoid else {}
         build = _over_gpus if workers.gpus else _on_cores
-        self._execution = Execution(build(stage, workers, chunks, nodes), name, alone=alone)
+        nodes = [_but(avoid.get(step_on, ())) for step_on in ("CPU", "GPU")]
+        if avoid:
+            workers = replace(workers, cores_a_gpu=0)  # which may be the only one that is not avoided
+        self._execution = Execution(build(stage, workers, chunks, *nodes), name, alone=alone)
 
     def outcomes(self) -> Iterator[Chunk | Refused]:
         """Each chunk as its data file is finished, in any order. What ended a worker's work is raised."""
@@ -87,7 +91,15 @@ class Pipeline:
         return self._execution.operators
 
 
-def _on_cores(stage: Stage, workers: Workers, chunks: Sequence[int], nodes: dict[str, Any]) -> Dataset:
+def _but(nodes: Iterable[str]) -> dict[str, Any]:
+    """Ray's arguments that keep an operator away from these."""
+    names = ",".join(nodes)
+    return {"label_selector": {"ray.io/node-id": f"!in({names})"}} if names else {}
+
+
+def _on_cores(
+    stage: Stage, workers: Workers, chunks: Sequence[int], nodes: dict[str, Any], _: dict[str, Any]
+) -> Dataset:
     """An actor a core, and never more than there are chunks."""
     numbers = ray.data.from_items([{"chunk": chunk} for chunk in chunks], override_num_blocks=min(len(chunks), _BLOCKS))
     numbers.context.target_max_block_size = 1  # of several chunks in a block each is handed on as it is finished
@@ -108,12 +120,14 @@ def _on_cores(stage: Stage, workers: Workers, chunks: Sequence[int], nodes: dict
     )
 
 
-def _over_gpus(stage: Stage, workers: Workers, chunks: Sequence[int], nodes: dict[str, Any]) -> Dataset:
+def _over_gpus(
+    stage: Stage, workers: Workers, chunks: Sequence[int], nodes: dict[str, Any], gpu_nodes: dict[str, Any]
+) -> Dataset:
     """A chunk is a row, which cannot be cut, nor gathered with others."""
     numbers = ray.data.from_items([{"chunk": chunk} for chunk in chunks], override_num_blocks=len(chunks))
     numbers.context.autoscaling_config.actor_pool_util_upscaling_threshold = 0.9  # the pool grows when all are at work
-    whole: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow", **nodes}
-    fetched = numbers.map_batches(fetch, fn_args=(stage,), num_cpus=1, **whole)
+    whole: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow"}
+    fetched = numbers.map_batches(fetch, fn_args=(stage,), num_cpus=1, **whole, **nodes)
     shown = fetched.map_batches(
         ShowToNetworks,
         fn_constructor_args=(stage,),
@@ -128,9 +142,10 @@ def _over_gpus(stage: Stage, workers: Workers, chunks: Sequence[int], nodes: dic
         num_gpus=1,
         num_cpus=workers.cores_a_gpu,
         **(whole | {"batch_size": 1}),
+        **gpu_nodes,
     )
     # Next to nothing to do, and no core to wait for: where all are fetching, a write that wanted one would come last.
-    return shown.map_batches(write, fn_args=(stage,), num_cpus=0, **whole)
+    return shown.map_batches(write, fn_args=(stage,), num_cpus=0, **whole, **nodes)
 
 
 class LabelOnCore:
@@ -161,7 +176,7 @@ class ShowToNetworks:
 
     def __call__(self, fetched: pa.Table) -> pa.Table:
         if (outcome := fetched["outcome"][0].as_py()) is None:
-            outcome = _outcome(fetched["chunk"][0].as_py(), partial(self._networks.show, fetched))
+            outcome = _outcome(fetched["chunk"][0].as_py(), partial(self._networks.show, fetched), step_on="GPU")
         return outcome if isinstance(outcome, pa.Table) else one_row(ANSWERED, outcome=outcome)
 
 
@@ -183,7 +198,7 @@ def _kept(kind: type[Any], stage: Stage) -> Any:
     return _KEPT[key]
 
 
-def _outcome(number: int, work: Callable[[], Chunk | pa.Table]) -> str | pa.Table:
+def _outcome(number: int, work: Callable[[], Chunk | pa.Table], step_on: str = "CPU") -> str | pa.Table:
     """A row for the next step, or JSON of what became of the chunk: Ray would print the traceback of an error that is
     raised."""
     node, address = ray.get_runtime_context().get_node_id(), ray.util.get_node_ip_address()
@@ -191,7 +206,7 @@ def _outcome(number: int, work: Callable[[], Chunk | pa.Table]) -> str | pa.Tabl
         found = work()
     except NodeError as exc:
         time.sleep(_PAUSE_S)
-        refused = Refused(number, node, address, str(exc))
+        refused = Refused(number, node, address, step_on, str(exc))
         return json.dumps({"refused": asdict(refused)})
     except LabelmillError as exc:
         return json.dumps({"error": type(exc).__name__, "message": str(exc)})

@@ -62,7 +62,8 @@ class _Share(DefaultAutoscalingCoordinator):
         if answer.exception() is not None:
             return  # the coordinator starts anew on another node: what it said last holds
         before, self.num_jobs = self.num_jobs, _num_alive([one.expiration_time for one in answer.result().values()])
-        self.cluster = ExecutionResources.from_resource_dict(ray.cluster_resources())
+        if self.num_jobs > 1:
+            self.cluster = ExecutionResources.from_resource_dict(ray.cluster_resources())
         if before == 1 < self.num_jobs:
             self.request_resources([], _ASKS_FOR_S, STANDARD_RESOURCE_TYPES)
 

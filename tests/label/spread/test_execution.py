@@ -1,0 +1,40 @@
+"""What ended a worker is said in its own words, wherever Ray's text has them."""
+
+import pytest
+from ray.exceptions import RayActorError, RaySystemError, RayTaskError
+
+from labelmill.label.spread.execution import _what_it_said
+
+MISSING = "ModuleNotFoundError: No module named 'openvino'"
+
+IN_A_CALL = f"""ray::MapWorker(MapBatches(LabelOnCore)).submit() (pid=27719, ip=127.0.0.1, actor_id=74a3ea5e)
+    yield from _map_task(
+  File "site-packages/labelmill/model/engines/graphs.py", line 52, in has_bfloat16
+    import openvino as ov
+{MISSING}
+
+The above exception was the direct cause of the following exception:
+
+ray::MapWorker(MapBatches(LabelOnCore)).submit() (pid=27719, ip=127.0.0.1, actor_id=74a3ea5e)
+  File "site-packages/ray/data/_internal/planner/plan_udf_map_op.py", line 482, in __next__
+ray.exceptions.UserCodeException: UDF failed to process a data block."""
+
+AT_THE_START = f"""The actor died because of an error raised in its creation task, \
+ray::MapWorker(MapBatches(LabelOnCore)).__init__() (pid=28630, ip=127.0.0.1, actor_id=90254812)
+  At least one of the input arguments for this task could not be computed:
+ray.exceptions.RaySystemError: System error: No module named 'openvino'
+traceback: Traceback (most recent call last):
+{MISSING}"""
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (RayTaskError("submit", IN_A_CALL, ModuleNotFoundError("No module named 'openvino'")), MISSING),
+        (RayActorError(error_msg=AT_THE_START), MISSING),
+        (RaySystemError("the node is gone\nTraceback"), "System error: the node is gone"),
+    ],
+    ids=["in a call", "at the start", "no worker's"],
+)
+def test_what_ended_a_worker_is_said_in_its_own_words(error, said):
+    assert _what_it_said(error) == said
