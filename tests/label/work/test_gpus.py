@@ -7,11 +7,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from label.work.made import assert_alike, todo
+from labelmill.errors import NodeError
 from labelmill.label.work.chunk import Chunk
 from labelmill.label.work.cores import ChunkLabeler
 from labelmill.label.work.gpus import Fetcher, Networks, Writer
+from labelmill.label.work.spent import newly_spent
 from labelmill.model.engines import torch_engine
-from labelmill.storage import open_store
+from labelmill.storage import Traffic, open_store, traffic
 from pictures import jpeg_bytes
 
 
@@ -51,13 +53,17 @@ def stage(stage, tmp_path):
 def test_pictures_that_a_gpu_decodes_get_the_rows_that_they_get_on_the_cores(stage, seen):
     expected = rows_of(stage, ChunkLabeler(stage).label(0))
     stage = replace(stage, run_id="000000002-test")
+    newly_spent()
+    before = traffic()
     chunk = over_a_gpu(stage)
+    spent = traffic() - before
     assert_alike(rows_of(stage, chunk), expected)
     assert sorted(seen) == [(0, 1, 1), (5, 0, 0), (5, 0, 0)]  # in batches of 5
     assert (chunk.num_rows, chunk.statuses) == (12, {"ok": 11, "unsupported": 1})
     assert chunk.seconds.keys() == {"fetch", "decode", "forward", "write"}
     assert len(chunk.spent) == 3
-    assert chunk.spent[0].traffic.read_bytes > 0
+    assert sum((step.traffic for step in chunk.spent), Traffic()) == spent  # though all of them ran in one process
+    assert spent.read_bytes > 0
     assert not list(open_store(stage.todo.folder).keys("attempts"))
 
 
@@ -98,3 +104,26 @@ def test_a_chunk_whose_file_an_earlier_attempt_left_is_not_labelled_again(stage,
     assert isinstance(again, Chunk)
     assert again.file.path == first.file.path
     assert seen == []
+
+
+def test_models_that_could_not_be_loaded_ahead_are_loaded_with_the_first_chunk(stage, monkeypatch):
+    failures = [NodeError("the registry is away")]
+
+    class Flaky(torch_engine.TorchEngine):
+        def __init__(self, *args, **kwargs):
+            if failures:
+                raise failures.pop()
+            super().__init__(*args, **kwargs)
+
+    monkeypatch.setattr(torch_engine, "TorchEngine", Flaky)
+    assert over_a_gpu(stage).statuses == {"ok": 11, "unsupported": 1}
+    assert not failures
+
+
+def test_models_that_cannot_be_loaded_are_an_error_of_the_chunk(stage, monkeypatch):
+    def away(*_, **__):
+        raise NodeError("the registry is away")
+
+    monkeypatch.setattr(torch_engine, "TorchEngine", away)
+    with pytest.raises(NodeError, match="the registry is away"):
+        over_a_gpu(stage)

@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow as pa
 import ray
 import ray.data
-from ray.data import ActorPoolStrategy, Dataset
+from ray.data import ActorPoolStrategy, Dataset, TaskPoolStrategy
 
 from labelmill import errors
 from labelmill.errors import LabelmillError, NodeError
@@ -33,6 +33,8 @@ __all__ = ["Pipeline", "Refused"]
 
 _BLOCKS = 10_000  # the driver keeps a reference to each: chunks beyond that number share them
 _AT_ONE_GPU = 2  # chunks, of which one's pictures are unpacked while the networks see the other's
+_QUEUED_AT_ONE_GPU = 6  # with those; Ray Data hands out ten times a second, and small chunks take a GPU less than that
+_WRITES_A_GPU = 4  # at once, ten times a second each: more would only start more processes
 _PAUSE_S = 2.0  # of a node that gives a chunk back, or it would be through with all of them before others label one
 
 
@@ -135,7 +137,7 @@ def _over_gpus(
             min_size=1,
             max_size=len(chunks),
             initial_size=workers.gpus,
-            max_tasks_in_flight_per_actor=_AT_ONE_GPU,
+            max_tasks_in_flight_per_actor=_QUEUED_AT_ONE_GPU,
             max_concurrent_calls_per_actor=_AT_ONE_GPU,
             enable_true_multi_threading=True,
         ),
@@ -145,7 +147,8 @@ def _over_gpus(
         **gpu_nodes,
     )
     # Next to nothing to do, and no core to wait for: where all are fetching, a write that wanted one would come last.
-    return shown.map_batches(write, fn_args=(stage,), num_cpus=0, **whole, **nodes)
+    at_once = TaskPoolStrategy(_WRITES_A_GPU * workers.gpus)
+    return shown.map_batches(write, fn_args=(stage,), num_cpus=0, compute=at_once, **whole, **nodes)
 
 
 class LabelOnCore:

@@ -21,7 +21,7 @@ from labelmill.label.work.chunk import Chunk
 from labelmill.label.work.doubt import NodeDoubt
 from labelmill.label.work.fetch import Fetched, fetch_ahead, not_labelled
 from labelmill.label.work.finish import Decided, Finisher
-from labelmill.label.work.spent import Meter
+from labelmill.label.work.spent import newly_spent
 from labelmill.label.work.stage import Stage
 from labelmill.model.answers import Answer
 from labelmill.model.bundle import Bundle
@@ -36,7 +36,7 @@ class ChunkLabeler:
 
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
-        self._finisher, self._meter, self._doubt = Finisher(stage), Meter(), NodeDoubt(wanted=stage.doubts_its_node)
+        self._finisher, self._doubt = Finisher(stage), NodeDoubt(wanted=stage.doubts_its_node)
 
     @cached_property
     def _labelers(self) -> list[Labeler]:
@@ -64,7 +64,7 @@ class ChunkLabeler:
             found = self._finisher.finished_before(number)
         chunk = found or self._label(number, items)
         chunk.busy_s = time.perf_counter() - started
-        chunk.spent = [self._meter.read()]
+        chunk.spent = [newly_spent()]
         return chunk
 
     def _label(self, number: int, items: pa.Table) -> Chunk:

@@ -29,7 +29,7 @@ from labelmill.label.work.doubt import NodeDoubt
 from labelmill.label.work.fetch import Fetched, fetch_ahead, not_labelled, read_items
 from labelmill.label.work.finish import Finisher
 from labelmill.label.work.handover import ANSWERED, FETCHED, Row, account, one_row
-from labelmill.label.work.spent import Meter, Spent
+from labelmill.label.work.spent import Spent, newly_spent
 from labelmill.label.work.stage import Stage
 from labelmill.model.answers import Answer, ForGpu, Picture, answered, decoded
 from labelmill.model.engines import Gpu, Outputs
@@ -45,7 +45,7 @@ class Fetcher:
     """The first step, in a process of its own: reads pictures, and leaves to the GPU what it may decode."""
 
     def __init__(self, stage: Stage) -> None:
-        self._stage, self._meter, self._doubt = stage, Meter(), NodeDoubt(wanted=stage.doubts_its_node)
+        self._stage, self._doubt = stage, NodeDoubt(wanted=stage.doubts_its_node)
         self._finisher = Finisher(stage)
 
     def fetch(self, number: int) -> pa.Table | Chunk:
@@ -55,7 +55,7 @@ class Fetcher:
             items = self._stage.todo.read(number)  # first of all: who reads it sees the table's folder
             found = self._finisher.finished_before(number)
         if found:
-            found.busy_s, found.spent = time.perf_counter() - started, [self._meter.read()]
+            found.busy_s, found.spent = time.perf_counter() - started, [newly_spent()]
             return found
         with numbered_attempt(self._stage.todo.folder, number, "-fetch") as attempt:
             pictures, seconds = self._pictures(items, careful=attempt > 1)
@@ -94,7 +94,7 @@ class Fetcher:
             FETCHED,
             chunk=number,
             begun_at=begun_at,
-            account=account(seconds, self._meter),
+            account=account(seconds),
             places=ordered,
             sizes_px=[[shown[place].width_px, shown[place].height_px] for place in ordered],
             failed=_failures(enumerate(pictures)),
@@ -108,12 +108,13 @@ class Networks:
     """The second step, in the process that has a GPU, with the networks on it. Several threads may call it at once."""
 
     def __init__(self, stage: Stage) -> None:
-        self._stage, self._meter, self._doubt = stage, Meter(), NodeDoubt(wanted=stage.doubts_its_node)
+        self._stage, self._doubt = stage, NodeDoubt(wanted=stage.doubts_its_node)
         self._preprocessings = [bundle.preprocessing for bundle in stage.bundles]
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="gpu")
         self._lock = threading.Lock()
         self._loaded: Gpu | None = None
         self._precision = ""
+        self._threads.submit(self._gpu)  # while the first pictures are fetched; what fails is tried again, and said
 
     def show(self, fetched: pa.Table) -> pa.Table:
         """One row (FETCHED) to one (ANSWERED). NodeError: the models cannot be read here."""
@@ -187,7 +188,7 @@ class Networks:
             ANSWERED,
             chunk=row["chunk"],
             begun_at=row["begun_at"],
-            account=row.account(seconds, self._meter, computed_in={gethostname(): self._precision}),
+            account=row.account(seconds, computed_in={gethostname(): self._precision}),
             places=places,
             sizes_px=[sizes_px[place] for place in places],
             failed=row["failed"] + [failure for part in shown for failure in part[2]],
@@ -200,18 +201,20 @@ class Writer:
     """The third step, in a process of its own: outputs to rows, and their data file."""
 
     def __init__(self, stage: Stage) -> None:
-        self._stage, self._finisher, self._meter = stage, Finisher(stage), Meter()
+        self._stage, self._finisher = stage, Finisher(stage)
+        self._doubt = NodeDoubt(wanted=stage.doubts_its_node)
 
     def write(self, answered_row: pa.Table) -> Chunk:
-        """One row (ANSWERED) to the chunk."""
+        """One row (ANSWERED) to the chunk. NodeError: the table's folder cannot be read here."""
         row, stage = Row(answered_row), self._stage
-        items = stage.todo.read(row["chunk"])
+        with self._doubt.while_loading():
+            items = stage.todo.read(row["chunk"])
         answers = [self._answers(row, network, items.num_rows) for network in range(len(stage.bundles))]
         decided = self._finisher.decide(
             items["uri"].to_pylist(), answers, lambda place: read_items(items.slice(place, 1))[0]
         )
         chunk = self._finisher.finish(row["chunk"], items, answers, decided)
-        found = json.loads(row.account({}, self._meter))
+        found = json.loads(row.account({}))
         chunk.seconds |= found["seconds"]
         chunk.spent = [Spent.from_fields(spent) for spent in found["spent"]]
         chunk.computed_in = found["computed_in"]

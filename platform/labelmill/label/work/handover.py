@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from labelmill.label.work.spent import Meter
+from labelmill.label.work.spent import newly_spent
 
 __all__ = ["ANSWERED", "FETCHED", "Row", "account", "one_row"]
 
@@ -52,21 +53,35 @@ class Row:
         return json.loads(value) if name == "failed" else value
 
     def bytes(self, name: str) -> NDArray[np.uint8]:
-        return np.frombuffer(self._table[name][0].as_buffer(), np.uint8)
+        [found] = _views(self._column(name))
+        return found
 
     def many_bytes(self, name: str) -> list[NDArray[np.uint8]]:
-        return [np.frombuffer(value.as_buffer(), np.uint8) for value in self._table[name][0].values]
+        return _views(self._column(name).flatten())
 
-    def account(self, seconds: dict[str, float], meter: Meter, **more: Any) -> str:
+    def _column(self, name: str) -> pa.Array:
+        [found] = [chunk for chunk in self._table[name].chunks if len(chunk)]
+        return found
+
+    def account(self, seconds: dict[str, float], **more: Any) -> str:
         """What the steps before took and spent, and what this one did."""
         before = json.loads(self["account"])
-        added = {"seconds": before["seconds"] | seconds, "spent": [*before["spent"], asdict(meter.read())]}
+        added = {"seconds": before["seconds"] | seconds, "spent": [*before["spent"], asdict(newly_spent())]}
         return json.dumps(before | added | more)
 
 
-def account(seconds: dict[str, float], meter: Meter) -> str:
+def _views(values: pa.LargeBinaryArray) -> list[NDArray[np.uint8]]:
+    """Each value as it lies in the array's memory. Asked for by its place, each would be copied, and the threads that
+    feed the GPU wait meanwhile."""
+    _, offsets, data = values.buffers()
+    ends = np.frombuffer(offsets, np.int64, len(values) + 1, 8 * values.offset)
+    whole = np.frombuffer(data, np.uint8) if data else np.empty(0, np.uint8)
+    return [whole[start:end] for start, end in pairwise(ends)]
+
+
+def account(seconds: dict[str, float]) -> str:
     """What the first step took and spent."""
-    return json.dumps({"seconds": seconds, "spent": [asdict(meter.read())]})
+    return json.dumps({"seconds": seconds, "spent": [asdict(newly_spent())]})
 
 
 def one_row(schema: pa.Schema, **values: Any) -> pa.Table:

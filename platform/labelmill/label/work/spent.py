@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import resource
 import socket
+import threading
 import time
 from dataclasses import dataclass
 from typing import Any
 
 from labelmill.storage import Traffic, num_retries, traffic
 
-__all__ = ["Meter", "Spent"]
+__all__ = ["Spent", "newly_spent"]
 
 
 @dataclass(frozen=True)
@@ -30,16 +31,23 @@ class Spent:
         return cls(**{**fields, "traffic": Traffic(**fields["traffic"])})
 
 
-class Meter:
-    """One of each process. What it was before the first look counts: the imports, and the loading of models."""
-
+class _Meter:
     def __init__(self) -> None:
-        self._worker = f"{socket.gethostname()}:{os.getpid()}"
-        self._told = (0.0, 0, Traffic())
+        self._lock, self._told = threading.Lock(), (0.0, 0, Traffic())
 
     def read(self) -> Spent:
-        cpu_s, retries, asked = now = (time.process_time(), num_retries(), traffic())
-        before_s, before, asked_before = self._told
-        self._told = now
+        with self._lock:
+            cpu_s, retries, asked = now = (time.process_time(), num_retries(), traffic())
+            before_s, before, asked_before = self._told
+            self._told = now
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        return Spent(self._worker, cpu_s - before_s, peak, retries - before, asked - asked_before)
+        worker = f"{socket.gethostname()}:{os.getpid()}"
+        return Spent(worker, cpu_s - before_s, peak, retries - before, asked - asked_before)
+
+
+_METER = _Meter()  # of the process: tasks of several steps may run in one, and threads of one step
+
+
+def newly_spent() -> Spent:
+    """Of this process, since it was last asked. What came before the first time counts: imports, loading of models."""
+    return _METER.read()
