@@ -54,8 +54,9 @@ _TITLES = {
 
 
 def command() -> str:
-    """How the benchmark was called. Of a path from the root the last two parts stay: the rest says where it ran."""
-    given = [str(Path(*Path(text).parts[-2:])) if text.startswith("/") else text for text in sys.argv[1:]]
+    """How the benchmark was called. Of a path that leaves this folder the last two parts stay: the rest says where it
+    ran."""
+    given = [str(Path(*Path(text).parts[-2:])) if text.startswith(("/", "../")) else text for text in sys.argv[1:]]
     return " ".join([Path(sys.argv[0]).name, *given])
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from itertools import chain
 from typing import Literal
 
 import pyarrow as pa
@@ -61,7 +60,6 @@ def run(loaded: LoadedSpec) -> Receipt:
     aside = open_store(open_store(spec.output).address("_labelmill"))
     inventory = open_inventory(spec.images, aside)
     listing = inventory.list()
-    listing = chain([next(listing)], listing)
     with TreeUsage() as usage, hold_lease(aside, spec.name) as lease:
         return _Run(loaded, spec, bundles, inventory, aside, lease, usage).go(listing)
 

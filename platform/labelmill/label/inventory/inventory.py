@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 import pyarrow as pa
 
@@ -38,15 +39,13 @@ class Inventory:
     def list(self) -> Iterator[pa.RecordBatch]:
         """Stream the pictures as batches of ITEM_SCHEMA, in no order, and twice where a manifest names one twice.
 
-        NotFoundError: there are none. DataError: the listing itself is malformed. What is wrong with one picture or
-        one shard is an item, and ends as its row.
+        Raised at once, and not with the first batch: NotFoundError, where there are none; DataError, where the listing
+        itself is malformed from its start. What is wrong with one picture or one shard is an item, and ends as its row.
         """
-        some = False
-        for batch in self._narrowed():
-            some = True
-            yield with_versions(batch)
-        if not some:
+        batches = self._narrowed()
+        if (first := next(batches, None)) is None:
             raise self._nothing()
+        return map(with_versions, chain([first], batches))
 
     def covers(self, uri: str) -> bool:
         """Whether a picture that is not listed is gone."""
