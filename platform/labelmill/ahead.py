@@ -49,8 +49,14 @@ def with_ticks(items: Iterator[T], every_s: float, stop: Callable[[], None]) -> 
     slow one. `stop` is called when this is left, and makes `items` end; the thread has ended before it returns.
     """
     ready: queue.SimpleQueue[T | _Ended] = queue.SimpleQueue()
+    begins, has_begun, is_left = threading.Lock(), False, False
 
     def take() -> None:
+        nonlocal has_begun
+        with begins:
+            if is_left:
+                return  # a signal was raised in the thread that started this one
+            has_begun = True
         error: BaseException | None = None
         try:
             for item in items:
@@ -60,8 +66,8 @@ def with_ticks(items: Iterator[T], every_s: float, stop: Callable[[], None]) -> 
         ready.put(_Ended(error))
 
     thread = threading.Thread(target=take, name="take", daemon=True)
-    thread.start()
     try:
+        thread.start()
         while True:
             try:
                 entry = ready.get(timeout=every_s)
@@ -74,8 +80,11 @@ def with_ticks(items: Iterator[T], every_s: float, stop: Callable[[], None]) -> 
                 return
             yield entry
     finally:
-        stop()
-        thread.join()
+        with begins:
+            is_left = True
+        if has_begun:
+            stop()
+            thread.join()
 
 
 @dataclass(frozen=True)

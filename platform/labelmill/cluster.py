@@ -106,6 +106,8 @@ class Connection:
             self._thread.join()
 
     def _run(self) -> None:
+        if self._closing.is_set():
+            return  # a signal was raised in the main thread while it started this one
         try:
             with connect(modules=self._modules) as resources:
                 self._made.set_result(resources)

@@ -85,7 +85,7 @@ def test_a_signal_ends_a_run_that_keeps_what_it_has(tmp_path, registry, slow_sto
     table = tmp_path / "labels"
     places = {"registry": registry, "images": slow_store, "output": table}
     job = label_spec(tmp_path / "label.yaml", model="tiny@1", **places)
-    before = ("env", "--default-signal=HUP")  # the tests may run under nohup
+    before = ("env", "--default-signal=HUP,INT")  # the tests may run under nohup, or behind
     run = start_labelmill("run", job, log=tmp_path / "log", before=before)
     try:
         begun = "labelling by" if moment == "as the workers start" else ""

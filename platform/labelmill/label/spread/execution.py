@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from typing import Any
 
@@ -46,13 +46,11 @@ class Execution(ExecutionCallback):
     """Runs a dataset once. `alone`: no other job is, or comes, on this Ray. `operators` are, when it is over, the
     figures of each, by its name."""
 
-    def __init__(self, dataset: Dataset, name: str, *, alone: bool) -> None:
-        self._dataset, self._alone = dataset, alone
+    def __init__(self, build: Callable[[], Dataset], name: str, *, alone: bool) -> None:
+        self._build, self._name, self._alone = build, name, alone
         self._executor: StreamingExecutor | None = None
         self._ended = threading.Event()
         self.operators: dict[str, dict[str, float]] = {}
-        dataset.set_name(name)
-        _set(dataset.context, self)
 
     def tables(self) -> Iterator[pa.Table]:
         """What the last operator gives, block by block as it comes, in no order.
@@ -67,8 +65,11 @@ class Execution(ExecutionCallback):
 
     def _tables(self) -> Iterator[pa.Table]:
         try:
+            dataset = self._build()
+            dataset.set_name(self._name)
+            _set(dataset.context, self)
             # With no batch fetched ahead each is handed over at once, and not when the next has come.
-            yield from self._dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+            yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
         except (RayError, ExecutionTimeoutError) as exc:
             raise ClusterError(
                 f"the workers of this run ended: {_what_it_said(exc)}. "

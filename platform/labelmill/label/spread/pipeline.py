@@ -52,6 +52,9 @@ class Refused:
 class Pipeline:
     """Labels some chunks of the to-do list. Nothing is committed here.
 
+    All that it asks of Ray it asks in the thread that takes the outcomes: a signal is raised in the main thread, and in
+    the midst of Ray's code may leave a lock of it taken for ever.
+
     `avoid` has ids of nodes, by what a step takes ("CPU", "GPU") that is not to be done there.
     `alone`: this Ray has one machine, and no other job is or comes on it.
     """
@@ -70,7 +73,7 @@ class Pipeline:
         nodes = [_but(avoid.get(step_on, ())) for step_on in ("CPU", "GPU")]
         if avoid:
             workers = replace(workers, cores_a_gpu=0)  # which may be the only one that is not avoided
-        self._execution = Execution(build(stage, workers, chunks, *nodes), name, alone=alone)
+        self._execution = Execution(partial(build, stage, workers, chunks, *nodes), name, alone=alone)
 
     def outcomes(self) -> Iterator[Chunk | Refused]:
         """Each chunk as its data file is finished, in any order. What ended a worker's work is raised."""
