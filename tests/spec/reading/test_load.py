@@ -1,8 +1,10 @@
 import contextlib
 import random
 from pathlib import Path
+from typing import get_args
 
 import pytest
+from pydantic import BaseModel
 
 from labelmill.errors import SpecError
 from labelmill.spec import LabelSpec, Range, ServeSpec, TrainSpec, load_spec
@@ -34,6 +36,17 @@ model:
   weights: scratch
 optimize: {epochs: 2, batch_size: 8, learning_rate: 1e-3}
 workers: {count: 1}
+"""
+
+EVALUATE = """\
+kind: evaluate
+name: check
+registry: ./registry
+model: digits@current
+data:
+  images: ./train
+  labels: ./train.csv
+output: ./evaluation
 """
 
 
@@ -89,6 +102,10 @@ def test_a_spec_cannot_be_changed_after_it_was_checked(write):
     [
         ("scores: tpo_k", "job.yaml:7: scores: expected none, top_k or all, got 'tpo_k': did you mean top_k?"),
         ("score: top_k", "job.yaml:7: score: no such field: did you mean scores?"),
+        (
+            "retry: [missing]",
+            "job.yaml:7: retry.0: expected unreadable, unsupported, too_large, crashed or timed_out, got 'missing'",
+        ),
         ("scores: no", "job.yaml:7: scores: expected none, top_k or all, got 'no': did you mean none?"),
         ("scores: false", "job.yaml:7: scores: expected none, top_k or all, got false"),
         ("scores:", "job.yaml:7: scores: expected none, top_k or all, got nothing"),
@@ -289,6 +306,41 @@ def test_a_damaged_file_never_ends_in_a_traceback(write, seed):
         path = write(text, rng.choice(["job.yaml", "job.json"]))
         with contextlib.suppress(SpecError):
             load_spec(path, environ={})
+
+
+WRONG = ["word", "7", "-0.5", "true", "", "[]", "[word]", "[[word]]", "[7, {a: b}]", "{}", "{word: 7}", "{a: {b: [c]}}"]
+
+
+@pytest.mark.parametrize("text", [LABEL, SERVE, TRAIN, EVALUATE], ids=["label", "serve", "train", "evaluate"])
+def test_no_value_of_any_field_ends_in_a_traceback(write, text):
+    path = write(text)
+    names = list(dotted_names(type(load_spec(path).spec)))
+    assert len(names) > 10
+    refused = 0
+    for name in names:
+        for value in WRONG:
+            try:
+                load_spec(path, [f"{name}={value}"])
+            except SpecError as exc:
+                refused += 1
+                assert str(exc)
+    assert refused > 5 * len(names)
+
+
+def dotted_names(model, depth=4):
+    """Of every field of a kind of spec, those of parts that may be there included."""
+    for name, field in model.model_fields.items():
+        yield name
+        for part in parts_of(field.annotation) if depth else ():
+            for below in dotted_names(part, depth - 1):
+                yield f"{name}.{below}"
+
+
+def parts_of(annotation):
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from parts_of(argument)
 
 
 def test_a_file_that_cannot_be_opened_is_named(write, tmp_path):

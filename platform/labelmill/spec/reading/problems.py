@@ -1,7 +1,7 @@
 """What pydantic refused, in the words of the person who wrote the file."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
@@ -77,7 +77,8 @@ def _one(error: ErrorDetails, filled: Substitution, model: type[BaseModel]) -> t
     if kind == "literal_error":
         choices = [str(choice) for choice in _choices(model, location)]
         near = nearest(error["input"], choices) if isinstance(error["input"], str) else None
-        return location, f"expected {listing(choices)}, {_came(error, location, filled)}{_did_you_mean(near)}"
+        expected = listing(choices) if choices else context["expected"]
+        return location, f"expected {expected}, {_came(error, location, filled)}{_did_you_mean(near)}"
     what = EXPECTED[kind].format_map(_plain_numbers(context)) if kind in EXPECTED else error["msg"]
     secret = bool(context.get("secret"))
     suggestion = context.get("suggestion")
@@ -137,11 +138,22 @@ def _purpose(model: type[BaseModel], location: Location) -> str:
 
 def _choices(model: type[BaseModel], location: Location) -> tuple[Any, ...]:
     field = _field(model, location)
-    return get_args(field.annotation) if field else ()
+    return tuple(_literals(field.annotation)) if field else ()
+
+
+def _literals(annotation: Any) -> Iterator[Any]:
+    if get_origin(annotation) is Literal:
+        yield from get_args(annotation)
+    else:
+        for argument in get_args(annotation):
+            yield from _literals(argument)
 
 
 def _field(model: type[BaseModel], location: Location) -> Any:
-    part = _part(model, location[:-1])
+    """The field that `location` is, or is in a list of."""
+    while location and isinstance(location[-1], int):
+        location = location[:-1]
+    part = _part(model, location[:-1]) if location else None
     return part.model_fields.get(str(location[-1])) if part else None
 
 
@@ -149,7 +161,7 @@ def _part(model: type[BaseModel], location: Location) -> type[BaseModel] | None:
     """The class of the mapping at `location`."""
     named = False  # whether the step is a name that the user chose, as in `thresholds.labels.cat`
     for step in location:
-        if named:
+        if named or isinstance(step, int):  # of a list all parts are alike
             named = False
             continue
         field = model.model_fields.get(str(step))
