@@ -26,7 +26,7 @@ LAYERS = [
     ("model", "metrics", "page"),
     ("images",),
     ("spec", "storage"),
-    ("ahead", "errors"),
+    ("ahead", "errors", "parquet"),
     ("",),  # labelmill itself: its version
 ]
 MAY_IMPORT_RAY = {"cluster", "train", "label", "serve"}
@@ -177,6 +177,24 @@ def test_one_room_of_a_label_job_knows_ray_and_nothing_hands_out_work_but_ray_s_
     assert {module.rpartition(".")[0] for module in labelling} == {"labelmill.label.spread"}
     calls = re.compile(r"\bray\.(wait|remote)\b|from ray import .*\b(wait|remote)\b")
     assert [module for module, path in modules().items() if calls.search(path.read_text("utf-8"))] == []
+
+
+def test_parquet_is_read_in_no_way_that_leaves_threads_behind():
+    """The interpreter aborts if it ends while they are at work."""
+    bad = {"read_table", "read_pandas", "to_pyarrow_dataset", "to_pyarrow_table"}
+    used = {
+        (module, node.attr)
+        for module, path in modules().items()
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Attribute) and node.attr in bad
+    }
+    used |= {
+        (module, name)
+        for module in modules()
+        for name in imports(module, late=True)
+        if name.startswith("pyarrow.dataset")
+    }
+    assert used == set()
 
 
 @pytest.mark.parametrize("start", TORCH_FREE)

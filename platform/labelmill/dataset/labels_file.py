@@ -13,9 +13,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
-from pyarrow import csv, json, parquet
+from pyarrow import csv, json
 
 from labelmill.errors import DataError
+from labelmill.parquet import read_parquet
 from labelmill.storage import open_store
 
 __all__ = ["FURTHER_COLUMNS", "LABEL_SEPARATOR", "LabelRows", "read_labels_file"]
@@ -68,7 +69,7 @@ def _parse(path: str, data: bytes) -> pa.Table:
             case ".jsonl" | ".ndjson":
                 return json.read_json(io.BytesIO(data))
             case ".parquet":
-                return parquet.read_table(io.BytesIO(data))
+                return read_parquet(data)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as exc:
         raise DataError(f"{path}: cannot be read as {suffix[1:]}: {exc}") from exc
     raise DataError(

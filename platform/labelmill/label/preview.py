@@ -17,7 +17,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
 
 from labelmill.cluster import Resources, resources_at_hand
 from labelmill.errors import SpecError
@@ -31,6 +30,7 @@ from labelmill.label.todo.settings import Settings
 from labelmill.label.todo.todo import Todo
 from labelmill.model.bundle import Bundle
 from labelmill.model.registry import Registry
+from labelmill.parquet import read_parquet
 from labelmill.spec import LabelSpec, LoadedSpec
 from labelmill.storage import Traffic, open_store, traffic
 from labelmill.table.receipts import last_receipts
@@ -229,9 +229,9 @@ def _start_s(table: str) -> float:
 def _bytes_of(todo: Todo) -> int:
     if not todo.num_rows:
         return 0
-    parts = [str(part) for part in Path(todo.folder).glob("todo-*.parquet")]
-    batches = ds.dataset(parts, format="parquet").to_batches(columns=["size_bytes"])
-    return sum(pc.sum(batch["size_bytes"]).as_py() or 0 for batch in batches)
+    parts = Path(todo.folder).glob("todo-*.parquet")
+    sizes = (read_parquet(part.read_bytes(), ["size_bytes"])["size_bytes"] for part in parts)
+    return sum(pc.sum(sizes_bytes).as_py() or 0 for sizes_bytes in sizes)
 
 
 def _requests(

@@ -6,14 +6,13 @@ committed is invisible.
 
 from __future__ import annotations
 
-import io
 import json
 from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
+from labelmill.parquet import parquet_bytes, read_parquet
 from labelmill.storage import Store
 from labelmill.table.row import DATA_SCHEMA
 
@@ -35,9 +34,7 @@ class DataFile:
 
 def put_data_file(store: Store, path: str, rows: pa.Table, labelled_on: str) -> DataFile:
     """Write `rows` (DATA_SCHEMA) at `path`, unless a file lies there: then describe that one instead."""
-    buffer = io.BytesIO()
-    pq.write_table(rows, buffer, compression="zstd")
-    data = buffer.getvalue()
+    data = parquet_bytes(rows)
     if not store.write_if_absent(path, data):
         return existing_data_file(store, path, labelled_on)[0]
     return _describe(path, rows, len(data), labelled_on)
@@ -46,7 +43,7 @@ def put_data_file(store: Store, path: str, rows: pa.Table, labelled_on: str) -> 
 def existing_data_file(store: Store, path: str, labelled_on: str) -> tuple[DataFile, pa.Table]:
     """The data file that an earlier attempt left at `path`, and its rows. NotFoundError: there is none."""
     data = store.read(path)
-    rows = pq.read_table(io.BytesIO(data), schema=DATA_SCHEMA)
+    rows = read_parquet(data).cast(DATA_SCHEMA)
     return _describe(path, rows, len(data), labelled_on), rows
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 import re
 from collections import deque
@@ -14,11 +13,11 @@ from urllib.parse import unquote
 
 import duckdb
 import pyarrow as pa
-import pyarrow.parquet as pq
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from labelmill.errors import TableError
+from labelmill.parquet import read_parquet
 from labelmill.storage import Store, delta_options, open_store, split_uri
 from labelmill.table.row import PARTITION, SCHEMA
 
@@ -141,7 +140,7 @@ def _may_be_of(action: dict[str, Any], models: Sequence[str]) -> bool:
 
 
 def _read_rows(store: Store, path: str, columns: list[str]) -> pa.Table:
-    return pq.read_table(io.BytesIO(store.read(path)), columns=columns)
+    return read_parquet(store.read(path), columns)
 
 
 def _as_batches(rows: Future[pa.Table], day: date, schema: pa.Schema) -> list[pa.RecordBatch]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import logging
 import re
 from collections import deque
@@ -20,6 +19,7 @@ from labelmill.label.inventory.item import member_of
 from labelmill.label.inventory.rows import picture_column
 from labelmill.label.inventory.source import Source, item_batch
 from labelmill.label.inventory.tar import Member, tar_members
+from labelmill.parquet import parquet_bytes, read_parquet
 from labelmill.spec import pattern_regex
 from labelmill.storage import ObjectInfo, RangedFile, Store, open_store, split_uri
 
@@ -148,7 +148,7 @@ class Shards(Source):
         if self._index is None:
             return None
         try:
-            stored = parquet.read_table(io.BytesIO(self._index.read(_index_key(shard))))
+            stored = read_parquet(self._index.read(_index_key(shard)))
         except (NotFoundError, pa.ArrowException, OSError):  # a damaged one is written anew
             return None
         if (stored.schema.metadata or {}).get(b"etag") != shard.etag.encode():
@@ -160,9 +160,7 @@ class Shards(Source):
             return
         columns = [[getattr(member, name) for member in members] for name in ("name", "offset", "size_bytes")]
         schema = _INDEX_SCHEMA.with_metadata({"shard": shard.uri, "etag": shard.etag})
-        buffer = io.BytesIO()
-        parquet.write_table(pa.table(columns, schema=schema), buffer, compression="zstd")
-        self._index.write(_index_key(shard), buffer.getvalue())
+        self._index.write(_index_key(shard), parquet_bytes(pa.table(columns, schema=schema)))
 
 
 def _index_key(shard: ObjectInfo) -> str:

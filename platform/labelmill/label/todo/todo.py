@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from labelmill.label.inventory.item import ITEM_SCHEMA
+from labelmill.parquet import parquet_bytes, read_parquet
 from labelmill.storage import LISTING_SCHEMA, Store, open_store
 
 __all__ = ["GONE_SCHEMA", "TODO_SCHEMA", "Todo", "write_todo"]
@@ -82,7 +81,7 @@ def _chunk_rows(num_rows: int, large_chunks: Callable[[], bool]) -> int:
 
 @lru_cache(maxsize=2)  # a worker's chunks come in order, so it reads each part once
 def _read_part(folder: str, key: str) -> pa.Table:
-    return pq.read_table(io.BytesIO(open_store(folder).read(key)))
+    return read_parquet(open_store(folder).read(key))
 
 
 def _part_key(part: int) -> str:
@@ -109,6 +108,4 @@ def _write_parts(store: Store, tables: Iterator[pa.Table], part_rows: int, key: 
 
 
 def _write_part(store: Store, key: str, rows: pa.Table) -> None:
-    buffer = io.BytesIO()
-    pq.write_table(rows, buffer, compression="zstd")
-    store.write(key, buffer.getvalue())
+    store.write(key, parquet_bytes(rows))
