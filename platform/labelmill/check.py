@@ -19,6 +19,7 @@ from pathlib import Path
 import pyarrow as pa
 from pyarrow import parquet
 
+from labelmill.cluster import check_answers, cluster_address
 from labelmill.dataset.labels_file import FURTHER_COLUMNS
 from labelmill.errors import DataError, LabelmillError, NotFoundError, SpecError, StorageError
 from labelmill.label.inventory.inventory import open_inventory
@@ -66,7 +67,7 @@ def check(spec: Spec) -> Iterator[Finding]:
     Nothing is written but one throw-away object in an object store that the run would write to. A thread whose question
     found no answer is left behind: the caller should end the process.
     """
-    questions = _questions(spec)
+    questions = [*_questions(spec), *_cluster(spec)]
     answers = [_asked(question) for question in questions]
     deadline = time.monotonic() + TIMEOUT_S
     for question, answer in zip(questions, answers, strict=True):
@@ -107,6 +108,18 @@ def _questions(spec: Spec) -> list[_Question]:
                 *_registry_and_models(spec.registry, [spec.model]),
                 _Question("listen", place, lambda: _free(spec.host, spec.port)),
             ]
+
+
+def _cluster(spec: Spec) -> list[_Question]:
+    address = cluster_address()
+    if address is None or isinstance(spec, EvaluateSpec):
+        return []
+
+    def ask() -> str:
+        check_answers(address, TIMEOUT_S - 1)
+        return "answers"
+
+    return [_Question("cluster", address, ask)]
 
 
 def _asked(question: _Question) -> Future[str]:

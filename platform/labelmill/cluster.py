@@ -22,6 +22,8 @@ from labelmill.errors import ClusterError
 __all__ = [
     "Connection",
     "Resources",
+    "check_answers",
+    "cluster_address",
     "connect",
     "connect_ahead",
     "cores_in_use",
@@ -41,6 +43,8 @@ _QUIET = {
     "GRPC_VERBOSITY": "ERROR",
 }
 
+_ANSWERS_WITHIN_S = 10.0
+
 
 @dataclass(frozen=True)
 class Resources:
@@ -49,6 +53,32 @@ class Resources:
     cpus: int
     gpus: int
     local: bool
+
+
+def cluster_address() -> str | None:
+    """What RAY_ADDRESS names; None where a job runs on a Ray of its own."""
+    address = os.environ.get("RAY_ADDRESS")
+    return None if address in (None, "", "local") else address
+
+
+def check_answers(address: str, timeout_s: float) -> None:
+    """ClusterError, if nobody there speaks Ray's protocol: Ray itself would try for minutes."""
+    import grpc
+
+    _import_ray()
+    from ray._private import grpc_utils, services
+
+    try:
+        place = services.canonicalize_bootstrap_address(address)
+    except Exception as exc:
+        raise _no_answer(address, _first_line(exc)) from exc
+    if place is None:
+        return
+    with grpc_utils.init_grpc_channel(place) as channel:
+        try:
+            grpc.channel_ready_future(channel).result(timeout=timeout_s)
+        except grpc.FutureTimeoutError:
+            raise _no_answer(address, f"nothing that speaks to Ray did within {timeout_s:g} s") from None
 
 
 @contextmanager
@@ -68,8 +98,7 @@ def connect(
     # Ray's C++ side writes errors that it then mends by itself on the terminal of the job.
     quiet = _QUIET if show_workers_output else _QUIET | {"RAY_BACKEND_LOG_LEVEL": "fatal"}
     os.environ.update({name: value for name, value in quiet.items() if name not in os.environ})
-    address = os.environ.get("RAY_ADDRESS")
-    if address and address != "local":
+    if address := cluster_address():
         running = _attached(address, show_workers_output, modules)
     else:
         running = _local(num_cpus, show_workers_output, modules)
@@ -153,8 +182,7 @@ def cores_in_use() -> tuple[int, int]:
 
 def count_gpus() -> int:
     """How many GPUs `connect` would yield, without starting a Ray for it."""
-    address = os.environ.get("RAY_ADDRESS")
-    if address and address != "local":
+    if cluster_address():
         with connect() as resources:
             return resources.gpus
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -165,7 +193,7 @@ def count_gpus() -> int:
 
 def resources_at_hand() -> Resources:
     """What `connect` would yield, without starting a Ray for it. ClusterError: that of RAY_ADDRESS did not answer."""
-    if os.environ.get("RAY_ADDRESS", "local") not in ("", "local"):
+    if cluster_address():
         with connect() as resources:
             return resources
     return Resources(cpus=_cores(), gpus=count_gpus(), local=True)
@@ -186,19 +214,24 @@ def _attached(address: str, show_workers_output: bool, modules: Sequence[str]) -
             f"RAY_ADDRESS is {address!r}, a Ray Client address, over which jobs do not run. "
             "Give the address of the cluster itself (HOST:6379), from one of its nodes."
         )
+    check_answers(address, _ANSWERS_WITHIN_S)
     ray = _import_ray()
     try:
         with _importing(modules):
             ray.init(address=address, log_to_driver=show_workers_output, logging_level=logging.ERROR)
     except Exception as exc:
-        raise ClusterError(
-            f"no Ray answered at RAY_ADDRESS={address!r}: {_first_line(exc)}. "
-            "Check the address and RAY_AUTH_TOKEN_PATH, or unset RAY_ADDRESS to run on this machine alone."
-        ) from exc
+        raise _no_answer(address, _first_line(exc)) from exc
     try:
         yield _resources(ray, local=False)
     finally:
         ray.shutdown()
+
+
+def _no_answer(address: str, reason: str) -> ClusterError:
+    return ClusterError(
+        f"no Ray answered at RAY_ADDRESS={address!r}: {reason}. "
+        "Check the address and RAY_AUTH_TOKEN_PATH, or unset RAY_ADDRESS to run on this machine alone."
+    )
 
 
 @contextmanager

@@ -3,10 +3,17 @@
 import json
 import os
 import re
+import socket
 import stat
 import subprocess
 import sys
+import time
 from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from running import label_spec, labelmill
 
 SCRIPT = """
 import json, os, sys
@@ -78,3 +85,28 @@ def test_a_local_ray_keeps_strangers_out(tmp_path: Path) -> None:
 
 def _is_loopback(ip: str) -> bool:
     return ip in ("127.0.0.1", "::1", "::ffff:127.0.0.1")
+
+
+@pytest.mark.parametrize("somebody", [False, True], ids=["nobody", "not Ray"])
+def test_a_wrong_address_is_said_within_seconds(tmp_path, registry, somebody):
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "images" / "a.png")
+    job = label_spec(
+        tmp_path / "job.yaml", registry=registry, model="tiny@1", images=tmp_path / "images", output=tmp_path / "labels"
+    )
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        if somebody:
+            server.listen()
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        began = time.monotonic()
+        done = labelmill("run", job, RAY_ADDRESS=address)
+        assert time.monotonic() - began < 25  # 15 from when it is asked for, which takes an interpreter and a listing
+        assert done.returncode == 6
+        [said] = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+        assert f"no Ray answered at RAY_ADDRESS='{address}'" in said
+        assert "unset RAY_ADDRESS" in said
+        assert "Traceback" not in done.stderr
+        checked = labelmill("check", job, RAY_ADDRESS=address)
+        assert checked.returncode != 0
+        assert "no Ray answered" in checked.stdout + checked.stderr

@@ -100,7 +100,7 @@ def test_a_store_that_gives_nothing_ends_the_run_at_the_failure_budget(s3, s3_jo
 
     with faulty_proxy(s3_endpoint, meddle) as proxy:
         done = labelmill("run", job, AWS_ENDPOINT_URL=proxy.endpoint)
-    assert done.returncode == 1
+    assert done.returncode == 3
     assert "max_failure_rate allows 5.0%: forbidden" in done.stderr
     assert "Traceback" not in done.stderr
     assert labelmill("run", job).returncode == 0

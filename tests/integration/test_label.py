@@ -186,10 +186,13 @@ def test_too_many_failures_stop_the_run_and_keep_what_was_done(tmp_path, registr
         (images / f"{index:04d}.jpg").write_bytes(b"not a picture")
     table, job = spec(tmp_path, registry, images)
     stopped = labelmill("run", job)
-    assert stopped.returncode == 1
+    assert stopped.returncode == 3
     assert "max_failure_rate allows 5.0%: unsupported" in stopped.stderr
     assert "Traceback" not in stopped.stderr
     kept = rows_of(table)
     assert 200 <= len(kept) <= 300
+    again = labelmill("run", job)  # whether or not there is anything left to do
+    assert again.returncode == 3, again.stderr
+    assert "in runs that stopped" in again.stderr
     assert labelmill("run", job, "--set", "max_failure_rate=0.5").returncode == 0
     assert Counter(row["uri"] for row in rows_of(table)) == Counter(str(path) for path in images.iterdir())

@@ -88,7 +88,7 @@ def test_a_second_run_is_refused_and_told_of_the_first(tmp_path, place):
     with started(job, tmp_path / "log") as first:
         wait_until(lambda: lease_keys(table, ".beat"), first, tmp_path / "log")
         second = labelmill("run", job)
-        assert second.returncode == 1
+        assert second.returncode == 5
         assert f"process {first.pid}" in second.stderr
         assert "job 'test'" in second.stderr
         assert "Traceback" not in second.stderr
@@ -101,7 +101,7 @@ def test_a_living_run_on_another_machine_is_left_alone(tmp_path, place):
         wait_until(lambda: lease_keys(table, ".beat"), first, tmp_path / "log")
         make_holder_look_foreign(table)
         second = labelmill("run", job)
-        assert second.returncode == 1
+        assert second.returncode == 5
         assert f"process {first.pid} on elsewhere" in second.stderr
         assert "waiting up to 15 s" in second.stderr
 
@@ -130,7 +130,7 @@ def test_a_driver_that_wakes_up_after_it_was_taken_over_commits_nothing_more(tmp
         wait_until(lambda: has_commits(table), sleeper, log)
         sleeper.send_signal(signal.SIGSTOP)
         refused = labelmill("run", job)
-        assert refused.returncode == 1  # on this machine we see that it lives
+        assert refused.returncode == 5  # on this machine we see that it lives
         assert f"process {sleeper.pid}" in refused.stderr
         make_holder_look_foreign(table)
         time.sleep(15)  # in which its workers finish files that it will not commit

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import Any
 
 from rich.console import Console
@@ -9,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from labelmill.errors import SpecError
-from labelmill.table.receipts import last_receipts
+from labelmill.table.receipts import past_receipts
 from labelmill.table.row import STATUSES
 from labelmill.table.table import LabelTable
 from labelmill.table.view import CURRENT_VIEW
@@ -49,7 +50,7 @@ _ROWS = "SELECT * FROM {view} ORDER BY run_id DESC, uri LIMIT {limit}"
 
 
 def _print_receipts(uri: str, console: Console) -> None:
-    receipts = last_receipts(uri, _RUNS_SHOWN)
+    receipts = list(islice(past_receipts(uri), _RUNS_SHOWN))
     if not receipts:
         return
     table = Table("last runs", "outcome", "labelled", "receipt", box=None, pad_edge=False, header_style="bold")

@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from labelmill.cluster import Connection, connect_ahead
 from labelmill.errors import SpecError, StorageError
+from labelmill.label.budget import Budget
 from labelmill.label.commits import Commits
 from labelmill.label.inventory.inventory import Inventory, open_inventory
 from labelmill.label.labelling import Labelling
@@ -93,6 +94,7 @@ class _Run:
             precision=spec.precision,
             spec=loaded.source,
         )
+        self.budget = Budget(spec, self.writer.uri, receipt.bundle_digest)
         self.account = Account(receipt, usage, pictures=spec.receipt_pictures)
 
     def go(self, listing: Iterator[pa.RecordBatch]) -> Receipt:
@@ -102,7 +104,9 @@ class _Run:
                 todo = self._plan(listing, connection)
                 self._mark_deleted(todo)
             if not todo.num_rows:
-                return self._close("nothing to do")
+                receipt = self._close("nothing to do")
+                self.budget.check_idle()
+                return receipt
             logger.info("%s pictures to label of %s listed", f"{todo.num_rows:,}", f"{todo.listed:,}")
             with self.account.clock.step("starting Ray"):  # as far as it did not happen while the store was listed
                 resources = connection.resources()
@@ -113,7 +117,7 @@ class _Run:
             self._take_workers(workers, stage)
             logger.info("labelling by %s, %s", workers, self.account.receipt.engine)
             try:
-                Labelling(self.spec, self.account, self.commits).label(stage, workers)
+                Labelling(self.spec, self.account, self.commits, self.budget).label(stage, workers)
             except BaseException:
                 self._close_stopped()
                 raise

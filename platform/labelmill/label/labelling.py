@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from labelmill.ahead import with_ticks
 from labelmill.cluster import cores_in_use, nodes
-from labelmill.errors import ClusterError, FailureBudgetError
+from labelmill.errors import ClusterError
+from labelmill.label.budget import Budget
 from labelmill.label.commits import Commits
 from labelmill.label.receipt.account import Account
 from labelmill.label.receipt.progress import show_progress, show_waiting
@@ -32,7 +33,6 @@ logger = logging.getLogger(__name__)
 _TICK_S = 0.5
 _PROGRESS_S = 1.0
 _STARTS_WITHIN_S = 5.0
-_BUDGET_FROM = 200
 _NODES_NAMED = 3
 _PICTURES_TRIED = 8
 
@@ -43,8 +43,8 @@ Avoided = dict[tuple[str, str], "Refused"]
 class Labelling:
     """The work of one run. Whatever ends it, what is finished is committed."""
 
-    def __init__(self, spec: LabelSpec, account: Account, commits: Commits) -> None:
-        self._spec, self._account, self._commits = spec, account, commits
+    def __init__(self, spec: LabelSpec, account: Account, commits: Commits, budget: Budget) -> None:
+        self._spec, self._account, self._commits, self._budget = spec, account, commits, budget
         self._began = self._shown_at = time.monotonic()
         self._num_pictures = 0
         self._series: Series | None = None
@@ -110,7 +110,7 @@ class Labelling:
         self._commits.add(chunk.file)
         if self._series:
             self._series.add(chunk)
-        self._check_budget()
+        self._budget.check(self._account.receipt.statuses)
 
     def _look(self, num_actors: int) -> None:
         """How far it is, and who is at work on it."""
@@ -130,18 +130,6 @@ class Labelling:
         if self._series:
             left = self._num_pictures - self._account.receipt.pictures_labelled
             self._series.look(self._commits.number, pictures_per_s, left)
-
-    def _check_budget(self) -> None:
-        receipt, limit = self._account.receipt, self._spec.max_failure_rate
-        tried = receipt.pictures_labelled
-        if tried >= _BUDGET_FROM and receipt.failed > limit * tried:
-            failures = {name: count for name, count in receipt.statuses.items() if name != "ok"}
-            raise FailureBudgetError(
-                f"{receipt.failed:,} of the {tried:,} pictures tried have no labels ({receipt.failed / tried:.1%}), "
-                f"max_failure_rate allows {limit:.1%}: {', '.join(f'{n} {c:,}' for n, c in failures.items())}. "
-                f"The run stopped and kept what it committed. `labelmill labels {receipt.table}` shows the reasons; "
-                "mend the store or raise max_failure_rate, and run the same command again."
-            )
 
     def _check_driver_fares_no_better(self, stage: Stage, refused: Avoided) -> None:
         """ClusterError: no node could label anything, and here pictures can be read that they could not read."""

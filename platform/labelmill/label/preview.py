@@ -13,6 +13,7 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -33,7 +34,7 @@ from labelmill.model.registry import Registry
 from labelmill.parquet import read_parquet
 from labelmill.spec import LabelSpec, LoadedSpec
 from labelmill.storage import Traffic, open_store, traffic
-from labelmill.table.receipts import last_receipts
+from labelmill.table.receipts import past_receipts
 from labelmill.table.table import LabelTable
 
 __all__ = ["Preview", "preview"]
@@ -218,7 +219,7 @@ def _predicted(
 
 def _start_s(table: str) -> float:
     """What Ray and the workers took to start in the last run here that got so far, less its listing."""
-    for receipt in last_receipts(table, 5):
+    for receipt in islice(past_receipts(table), 5):
         start_up = receipt.get("wall_by_stage_s", {}).get(START_UP)
         if receipt.get("pictures_labelled") and start_up:
             listing_s: float = receipt.get("startup_s", {}).get("listing and subtracting", 0.0)

@@ -157,7 +157,7 @@ class LabelSpec(Part):
         default=0.05,
         ge=0,
         le=1,
-        description="Share of the pictures tried that may fail, from 200 pictures on; "
+        description="Share of the pictures tried that may fail, from 200 on, or 20 if all fail; "
         "above it the run stops and keeps what it committed.",
     )
     engine: Engine = "auto"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 from labelmill.storage import Store, open_store
 
-__all__ = ["keep_receipt", "last_receipts"]
+__all__ = ["keep_receipt", "past_receipts"]
 
 _FOLDER = "receipts"
 
@@ -18,17 +20,15 @@ def keep_receipt(aside: Store, run_id: str, account: str, page: str) -> None:
     aside.write(f"{_FOLDER}/{run_id}.html", page.encode())
 
 
-def last_receipts(table: str, count: int) -> list[dict[str, Any]]:
-    """The receipts of the last `count` runs on a table, newest first, as they were written; none where none ever ran.
+def past_receipts(table: str) -> Iterator[dict[str, Any]]:
+    """The receipts of the runs on a table, newest first and each as it is asked for; none where none ever ran.
 
     One that is damaged is left out: it is an account, not the table.
     """
     aside = open_store(open_store(table).address("_labelmill"))
     names = sorted((key for key in aside.keys(f"{_FOLDER}/") if key.endswith(".json")), reverse=True)
-    found = []
-    for name in names[:count]:
-        try:
-            found.append(json.loads(aside.read(name)))
-        except ValueError:
-            continue
-    return [receipt for receipt in found if isinstance(receipt, dict) and "run_id" in receipt]
+    for name in names:
+        with suppress(ValueError):
+            receipt = json.loads(aside.read(name))
+            if isinstance(receipt, dict) and "run_id" in receipt:
+                yield receipt

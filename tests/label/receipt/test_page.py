@@ -17,7 +17,7 @@ from labelmill.model.labeler import Answer
 from labelmill.spec import Prices
 from labelmill.storage import Traffic, open_store
 from labelmill.table.data_file import DataFile
-from labelmill.table.receipts import keep_receipt, last_receipts
+from labelmill.table.receipts import keep_receipt, past_receipts
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 LABELS = (HOSTILE, "cat & dog", '"eel" </title><script>alert(2)</script>')
@@ -161,5 +161,5 @@ def test_a_run_with_nothing_to_do_and_one_that_was_stopped_have_pages_too(tmp_pa
 def test_a_damaged_receipt_does_not_hide_the_others(tmp_path):
     run(tmp_path)
     (tmp_path / "_labelmill/receipts/000000002-x.json").write_text("{")
-    assert [receipt["run_id"] for receipt in last_receipts(str(tmp_path), 3)] == ["000000001-x"]
-    assert last_receipts(str(tmp_path / "nowhere"), 3) == []
+    assert [receipt["run_id"] for receipt in past_receipts(str(tmp_path))] == ["000000001-x"]
+    assert list(past_receipts(str(tmp_path / "nowhere"))) == []
