@@ -116,7 +116,7 @@ def _cluster(spec: Spec) -> list[_Question]:
         return []
 
     def ask() -> str:
-        check_answers(address, TIMEOUT_S - 1)
+        check_answers(address, TIMEOUT_S / 2)  # the other half is for what has to be imported
         return "answers"
 
     return [_Question("cluster", address, ask)]

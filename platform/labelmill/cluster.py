@@ -17,7 +17,7 @@ from functools import cache, partial
 from pathlib import Path
 from types import ModuleType
 
-from labelmill.errors import ClusterError
+from labelmill.errors import ClusterError, NoRayError
 
 __all__ = [
     "Connection",
@@ -62,7 +62,7 @@ def cluster_address() -> str | None:
 
 
 def check_answers(address: str, timeout_s: float) -> None:
-    """ClusterError, if nobody there speaks Ray's protocol: Ray itself would try for minutes."""
+    """NoRayError, if nobody there speaks Ray's protocol: Ray itself would try for minutes."""
     import grpc
 
     _import_ray()
@@ -227,8 +227,8 @@ def _attached(address: str, show_workers_output: bool, modules: Sequence[str]) -
         ray.shutdown()
 
 
-def _no_answer(address: str, reason: str) -> ClusterError:
-    return ClusterError(
+def _no_answer(address: str, reason: str) -> NoRayError:
+    return NoRayError(
         f"no Ray answered at RAY_ADDRESS={address!r}: {reason}. "
         "Check the address and RAY_AUTH_TOKEN_PATH, or unset RAY_ADDRESS to run on this machine alone."
     )
@@ -260,7 +260,7 @@ def _local(num_cpus: int | None, show_workers_output: bool, modules: Sequence[st
                     _temp_dir=str(folder / "ray"),
                 )
         except Exception as exc:
-            raise ClusterError(f"Ray did not start on this machine: {_first_line(exc)}. Its logs: {folder}") from exc
+            raise NoRayError(f"Ray did not start on this machine: {_first_line(exc)}. Its logs: {folder}") from exc
         try:
             yield _resources(ray, local=True)
         finally:

@@ -21,7 +21,8 @@
     │   ├── TableBusyError         another run holds its lease
     │   └── FencedError            another run took the table over; nothing of ours may be committed any more
     ├── FailureBudgetError         too many pictures failed; the run stopped and kept what it committed
-    └── ClusterError               Ray could not be started or reached, or a server could not listen
+    └── ClusterError               Ray did not do what was asked, or a server could not listen
+        ├── NoRayError             it could not be started or reached
         └── NodeError              a node of the cluster reaches nothing of what a job names
 
 A message says what was expected, what came, and what to do. It never needs a traceback to be understood.
@@ -38,6 +39,7 @@ __all__ = [
     "ForbiddenError",
     "ImageError",
     "LabelmillError",
+    "NoRayError",
     "NodeError",
     "NotFoundError",
     "RegistryError",
@@ -132,7 +134,10 @@ class FailureBudgetError(LabelmillError):
     exit_code = 3
 
 
-class ClusterError(LabelmillError):
+class ClusterError(LabelmillError): ...
+
+
+class NoRayError(ClusterError):
     exit_code = 6
 
 

@@ -109,4 +109,5 @@ def test_a_wrong_address_is_said_within_seconds(tmp_path, registry, somebody):
         assert "Traceback" not in done.stderr
         checked = labelmill("check", job, RAY_ADDRESS=address)
         assert checked.returncode != 0
-        assert "no Ray answered" in checked.stdout + checked.stderr
+        [found] = [line for line in checked.stdout.splitlines() if address in line]
+        assert re.search("no Ray answered|no answer within", found)  # the latter where importing Ray takes long
