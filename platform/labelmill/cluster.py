@@ -3,6 +3,7 @@
 import importlib
 import logging
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -30,6 +31,7 @@ __all__ = [
     "count_gpus",
     "nodes",
     "resources_at_hand",
+    "said_by_worker",
 ]
 
 logger = logging.getLogger(__name__)
@@ -44,6 +46,7 @@ _QUIET = {
 }
 
 _ANSWERS_WITHIN_S = 10.0
+_RAISED = re.compile(r"^(?!ray\.)[\w.]+(Error|Exception): .+", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -357,6 +360,12 @@ def _import_ray() -> ModuleType:
 def _resources(ray: ModuleType, *, local: bool) -> Resources:
     found = ray.cluster_resources()
     return Resources(cpus=max(1, int(found.get("CPU", 0))), gpus=int(found.get("GPU", 0)), local=local)
+
+
+def said_by_worker(exc: BaseException) -> str:
+    """The line of what was raised in a worker: Ray's text begins with where that was, and its traceback."""
+    found = _RAISED.search(str(exc))
+    return found[0] if found else _first_line(exc)
 
 
 def _first_line(exc: BaseException) -> str:

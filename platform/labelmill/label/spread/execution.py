@@ -8,7 +8,6 @@ stop the work, and its operators' figures be read when it is over.
 from __future__ import annotations
 
 import logging
-import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -22,6 +21,7 @@ from ray.data._internal.execution.streaming_executor import StreamingExecutor
 from ray.data.exceptions import ExecutionTimeoutError
 from ray.exceptions import RayError
 
+from labelmill.cluster import said_by_worker
 from labelmill.errors import ClusterError
 from labelmill.label.spread.alone import helpers_in_this_process
 from labelmill.label.spread.sharing import share_cluster
@@ -29,7 +29,6 @@ from labelmill.label.spread.sharing import share_cluster
 __all__ = ["Execution"]
 
 _POLL_S = 0.05
-_RAISED = re.compile(r"^(?!ray\.)[\w.]+(Error|Exception): .+", re.MULTILINE)
 _FIGURES = (
     "num_tasks_submitted",
     "num_tasks_finished",
@@ -72,7 +71,7 @@ class Execution(ExecutionCallback):
             yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
         except (RayError, ExecutionTimeoutError) as exc:
             raise ClusterError(
-                f"the workers of this run ended: {_what_it_said(exc)}. "
+                f"the workers of this run ended: {said_by_worker(exc)}. "
                 "What was committed stays. Run the same command again to go on."
             ) from exc
 
@@ -107,12 +106,6 @@ class Execution(ExecutionCallback):
         for op in executor._topology or ():
             found = op.metrics.as_dict(skip_internal_metrics=True)
             self.operators[op.name] = {name: found[name] for name in _FIGURES if found.get(name) is not None}
-
-
-def _what_it_said(exc: Exception) -> str:
-    """The line of what was raised in a worker: Ray's text begins with where that was, and its traceback."""
-    found = _RAISED.search(str(exc))
-    return found[0] if found else str(exc).splitlines()[0]
 
 
 class _Given:

@@ -1,9 +1,8 @@
-"""What ended a worker is said in its own words, wherever Ray's text has them."""
+"""What ended a worker is said in its own words, wherever Ray's text has them: texts as Ray gave them."""
 
 import pytest
-from ray.exceptions import RayActorError, RaySystemError, RayTaskError
 
-from labelmill.label.spread.execution import _what_it_said
+from labelmill.cluster import said_by_worker
 
 MISSING = "ModuleNotFoundError: No module named 'openvino'"
 
@@ -28,13 +27,13 @@ traceback: Traceback (most recent call last):
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("text", "said"),
     [
-        (RayTaskError("submit", IN_A_CALL, ModuleNotFoundError("No module named 'openvino'")), MISSING),
-        (RayActorError(error_msg=AT_THE_START), MISSING),
-        (RaySystemError("the node is gone\nTraceback"), "System error: the node is gone"),
+        (IN_A_CALL, MISSING),
+        (AT_THE_START, MISSING),
+        ("System error: the node is gone\nTraceback", "System error: the node is gone"),
     ],
     ids=["in a call", "at the start", "no worker's"],
 )
-def test_what_ended_a_worker_is_said_in_its_own_words(error, said):
-    assert _what_it_said(error) == said
+def test_what_ended_a_worker_is_said_in_its_own_words(text, said):
+    assert said_by_worker(RuntimeError(text)) == said
