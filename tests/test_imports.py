@@ -25,8 +25,8 @@ LAYERS = [
     ("cluster", "dataset", "table"),
     ("model", "metrics", "page"),
     ("images",),
-    ("spec", "storage"),
-    ("ahead", "errors", "parquet"),
+    ("spec", "storage", "parquet"),
+    ("ahead", "errors"),
     ("",),  # labelmill itself: its version
 ]
 MAY_IMPORT_RAY = {"cluster", "train", "label", "serve"}

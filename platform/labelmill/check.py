@@ -240,7 +240,7 @@ def _columns(name: str, data: bytes) -> list[str]:
             return next(csv.reader([line]), [])
         row = json.loads(line)
         return list(row) if isinstance(row, dict) else []
-    except (pa.ArrowException, ValueError, csv.Error) as exc:
+    except (pa.ArrowException, OSError, ValueError, csv.Error) as exc:
         raise DataError(f"expected a {suffix[1:]} file: {exc}") from exc
 
 

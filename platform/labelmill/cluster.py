@@ -65,7 +65,13 @@ def cluster_address() -> str | None:
 
 
 def check_answers(address: str, timeout_s: float) -> None:
-    """NoRayError, if nobody there speaks Ray's protocol: Ray itself would try for minutes."""
+    """NoRayError, if nobody there speaks Ray's protocol: Ray itself would try for minutes. ClusterError for an address
+    over which no job runs."""
+    if address.startswith("ray://"):
+        raise ClusterError(
+            f"RAY_ADDRESS is {address!r}, a Ray Client address, over which jobs do not run. "
+            "Give the address of the cluster itself (HOST:6379), from one of its nodes."
+        )
     import grpc
 
     _import_ray()
@@ -212,11 +218,6 @@ def _cores() -> int:
 
 @contextmanager
 def _attached(address: str, show_workers_output: bool, modules: Sequence[str]) -> Iterator[Resources]:
-    if address.startswith("ray://"):
-        raise ClusterError(
-            f"RAY_ADDRESS is {address!r}, a Ray Client address, over which jobs do not run. "
-            "Give the address of the cluster itself (HOST:6379), from one of its nodes."
-        )
     check_answers(address, _ANSWERS_WITHIN_S)
     ray = _import_ray()
     try:

@@ -10,12 +10,17 @@ from collections.abc import Sequence
 import pyarrow as pa
 from pyarrow import parquet
 
+from labelmill.errors import DataError, first_line
+
 __all__ = ["parquet_bytes", "read_parquet"]
 
 
 def read_parquet(data: bytes, columns: Sequence[str] | None = None) -> pa.Table:
-    """All rows of a file, with these columns (default: all). pyarrow.ArrowInvalid: it is no Parquet file."""
-    return parquet.ParquetFile(io.BytesIO(data)).read(columns=columns and list(columns))
+    """All rows of a file, with these columns (default: all). DataError: it is damaged, or no Parquet file."""
+    try:
+        return parquet.ParquetFile(io.BytesIO(data)).read(columns=columns and list(columns))
+    except (pa.ArrowException, OSError, ValueError) as exc:  # the last for names that are no text
+        raise DataError(f"expected a Parquet file: {first_line(exc)}") from exc
 
 
 def parquet_bytes(rows: pa.Table) -> bytes:

@@ -64,6 +64,8 @@ def test_all_may_fail_where_the_spec_says_so(budget):
         ([COMPLETE, STOPPED], True),
         ([COMPLETE, IDLE], False),
         ([STOPPED | {"job": "another"}], False),
+        ([STOPPED, COMPLETE | {"job": "another"}], True),
+        ([STOPPED, COMPLETE | {"bundle_digest": "of another model"}], False),
         ([STOPPED | {"bundle_digest": "of the model before"}], False),
         ([{"outcome": "stopped", "statuses": {"ok": 240, "missing": 60}}], False),  # they were tried again since
         ([], False),

@@ -119,7 +119,7 @@ def test_requests_and_money_are_foreseen_on_an_object_store(s3, job):
 
 def test_the_command_prints_json_and_fails_where_the_run_would(job):
     done = labelmill("plan", job(80, bad=80).path, "--json")
-    assert done.returncode == 1, done.stderr
+    assert done.returncode == 3, done.stderr
     found = json.loads(done.stdout)
     assert (found["pictures_to_label"], found["would_stop"], found["cost"]) == (80, True, None)
     assert found["sample"]["statuses"] == {"unsupported": 64}

@@ -11,6 +11,7 @@ import typer
 
 from labelmill.cli.arguments import Overrides, SpecPath
 from labelmill.cli.output import print_findings
+from labelmill.errors import FailureBudgetError
 from labelmill.terminal import log_to, printable
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def plan_command(
 ) -> None:
     """What would a label job do: counts, bytes, requests, time and money.
 
-    Lists the store, subtracts the table, labels a random sample of what is left, and writes nothing. Exits with 1 when
+    Lists the store, subtracts the table, labels a random sample of what is left, and writes nothing. Exits with 3 when
     so much of the sample fails that the run would stop.
 
     Example: labelmill plan jobs/label.yaml --json
@@ -98,7 +99,7 @@ def plan_command(
         found = preview(loaded)
     typer.echo(found.to_json() if as_json else printable(str(found)))
     if found.would_stop:
-        raise typer.Exit(1)
+        raise typer.Exit(FailureBudgetError.exit_code)
 
 
 @jobs.command("run")

@@ -70,7 +70,7 @@ def _parse(path: str, data: bytes) -> pa.Table:
                 return json.read_json(io.BytesIO(data))
             case ".parquet":
                 return read_parquet(data)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as exc:
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, DataError) as exc:
         raise DataError(f"{path}: cannot be read as {suffix[1:]}: {exc}") from exc
     raise DataError(
         f"{path}: expected a labels file that ends in .csv, .jsonl or .parquet, got {suffix or 'no ending'!r}."

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from itertools import dropwhile, takewhile
+from collections.abc import Callable, Iterator, Mapping
+from itertools import dropwhile, islice, takewhile
 from typing import Any
 
 from labelmill.errors import FailureBudgetError
@@ -15,6 +15,7 @@ from labelmill.table.row import FINAL
 __all__ = ["Budget"]
 
 _TRIED, _TRIED_IF_ALL_FAIL = 200, 20  # before it is judged: a few damaged pictures may come first
+_RUNS = 20  # of all jobs on the table, that are looked back to
 
 
 class Budget:
@@ -42,18 +43,19 @@ class Budget:
 
     def _of_stopped_runs(self, *, after_idle: bool) -> Counter[str]:
         """What pictures ended as in the runs since the last that came to its end, which one with nothing to do does."""
-        name, final = self._spec.name, set(FINAL) - set(self._spec.retry)
-        runs: Iterator[dict[str, Any]] = (
-            receipt
-            for receipt in past_receipts(self._table)
-            if (receipt.get("job"), receipt.get("bundle_digest")) == (name, self._bundle_digest)
-        )
+        final = set(FINAL) - set(self._spec.retry)
+        receipts = islice(past_receipts(self._table), _RUNS)
+        runs: Iterator[dict[str, Any]] = (receipt for receipt in receipts if receipt.get("job") == self._spec.name)
         if after_idle:
-            runs = dropwhile(lambda receipt: receipt.get("outcome") == "nothing to do", runs)
+            runs = dropwhile(self._ended_as("nothing to do"), runs)
         found: Counter[str] = Counter()
-        for receipt in takewhile(lambda receipt: receipt.get("outcome") == "stopped", runs):
+        for receipt in takewhile(self._ended_as("stopped"), runs):
             found.update({status: count for status, count in receipt.get("statuses", {}).items() if status in final})
         return found
+
+    def _ended_as(self, outcome: str) -> Callable[[dict[str, Any]], bool]:
+        wanted = outcome, self._bundle_digest  # with another model it is another night
+        return lambda receipt: (receipt.get("outcome"), receipt.get("bundle_digest")) == wanted
 
     def _check(self, statuses: Counter[str], where: str, now: str) -> None:
         tried, limit = statuses.total(), self._spec.max_failure_rate

@@ -16,7 +16,7 @@ import pyarrow as pa
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
-from labelmill.errors import TableError
+from labelmill.errors import DataError, TableError
 from labelmill.parquet import read_parquet
 from labelmill.storage import Store, delta_options, open_store, split_uri
 from labelmill.table.row import PARTITION, SCHEMA
@@ -140,7 +140,12 @@ def _may_be_of(action: dict[str, Any], models: Sequence[str]) -> bool:
 
 
 def _read_rows(store: Store, path: str, columns: list[str]) -> pa.Table:
-    return read_parquet(store.read(path), columns)
+    try:
+        return read_parquet(store.read(path), columns)
+    except DataError as exc:
+        raise TableError(
+            f"{store.address(path)} is damaged: {exc}. Restore it, or the table's version before it."
+        ) from exc
 
 
 def _as_batches(rows: Future[pa.Table], day: date, schema: pa.Schema) -> list[pa.RecordBatch]:

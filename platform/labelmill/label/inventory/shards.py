@@ -149,7 +149,7 @@ class Shards(Source):
             return None
         try:
             stored = read_parquet(self._index.read(_index_key(shard)))
-        except (NotFoundError, pa.ArrowException, OSError):  # a damaged one is written anew
+        except (NotFoundError, DataError):  # a damaged one is written anew
             return None
         if (stored.schema.metadata or {}).get(b"etag") != shard.etag.encode():
             return None
