@@ -125,6 +125,11 @@ class LabelTable:
         return int(self._delta.version())
 
     @property
+    def num_rows(self) -> int:
+        """As the log counts them."""
+        return sum(action["num_records"] or 0 for _, _, action in self._actions())
+
+    @property
     def num_files(self) -> int:
         return len(self._delta.file_uris())
 

@@ -6,14 +6,16 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import duckdb
 import numpy as np
 import pyarrow as pa
 import pytest
 
+from labelmill.errors import StorageError
 from labelmill.label.inventory.item import ITEM_SCHEMA
-from labelmill.label.todo import difference, hashing
+from labelmill.label.todo import difference, hashing, room
 from labelmill.label.todo.plan import plan_todo
 from labelmill.label.todo.settings import Settings
 from labelmill.label.todo.todo import Todo
@@ -267,7 +269,7 @@ def test_a_table_of_any_size_gives_what_sets_give(
     night: Night, monkeypatch: pytest.MonkeyPatch, resident_rows: int
 ) -> None:
     """Against Python's own sets, with everything in memory and in groups that go through the disk."""
-    monkeypatch.setattr(difference, "_RESIDENT_ROWS", resident_rows)
+    monkeypatch.setattr(difference, "memory_bytes", lambda: resident_rows * 4 * 18)
     for module in (difference, hashing):
         monkeypatch.setattr(module, "_BATCH_ROWS", 500)
     pick = random.Random(7)
@@ -280,6 +282,46 @@ def test_a_table_of_any_size_gives_what_sets_give(
     assert [(row["uri"].removeprefix(PREFIX), row["etag"]) for row in rows(todo)] == sorted(listing - table)
     assert {name for name, _, _ in gone(todo)} == {name for name, _ in table} - {name for name, _ in listing}
     assert todo.listed == 3000
+
+
+def test_a_disk_without_room_for_what_a_plan_puts_aside_is_said_before_it_is_full(
+    night: Night, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    night.put(*(item(f"{n:03d}.jpg") for n in range(500)))
+    monkeypatch.setattr(difference, "memory_bytes", lambda: 100 * 4 * 18)
+    monkeypatch.setattr(room.shutil, "disk_usage", lambda folder: SimpleNamespace(free=500 * 23))
+    with pytest.raises(StorageError, match=r"takes about 0.1 MB of temporary files, .*has 0.0 MB free. Set TMPDIR"):
+        night.plan(item("x"), below=PREFIX)
+
+
+def test_a_disk_that_fills_up_while_a_plan_is_made_is_one_line(night: Night, monkeypatch: pytest.MonkeyPatch) -> None:
+    night.put(item("x"))
+    monkeypatch.setattr(difference.TableKeys, "_file", lambda keys, number: Path("/dev/full"))
+    with pytest.raises(StorageError, match=r"is full. Comparing the listing with the table takes .* Set TMPDIR"):
+        night.plan(item("x"), below=PREFIX)
+
+
+@pytest.mark.parametrize(
+    ("membership", "files", "limit"),
+    [
+        ("0::/job\n", {"memory.max": "max\n", "job/memory.max": "4294967296\n"}, 4 << 30),
+        ("0::/job/inner\n", {"job/memory.max": "4294967296\n", "job/inner/memory.max": "max\n"}, 4 << 30),
+        ("0::/seen/from/outside\n", {"memory.max": "2147483648\n"}, 2 << 30),
+        ("4:cpu,memory:/job\n0::/\n", {"memory/job/memory.limit_in_bytes": "1073741824\n"}, 1 << 30),
+        ("0::/\n", {}, 1 << 50),
+    ],
+)
+def test_the_memory_that_counts_is_what_a_control_group_leaves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, membership: str, files: dict[str, str], limit: int
+) -> None:
+    (tmp_path / "cgroup").write_text(membership)
+    for name, text in files.items():
+        (tmp_path / "groups" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "groups" / name).write_text(text)
+    monkeypatch.setattr(room, "_MEMBERSHIP", tmp_path / "cgroup")
+    monkeypatch.setattr(room, "_GROUPS", tmp_path / "groups")
+    monkeypatch.setattr(room.psutil, "virtual_memory", lambda: SimpleNamespace(total=1 << 50))
+    assert room.memory_bytes() == limit
 
 
 def test_the_table_is_read_through_the_store_where_duckdb_takes_its_name_for_a_pattern(tmp_path: Path) -> None:

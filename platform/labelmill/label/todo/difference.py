@@ -4,9 +4,9 @@ Strings are read once and never kept. Of a row of the table there remain 22 byte
 that hash uri and etag, the number of its run, its model, and whether it is final. They lie in 256 files by the first
 byte of the uri's hash; sorted, 18 bytes a row are resident while the listing streams by and is looked up.
 
-A table of more rows than fit is taken in groups of those files, and the listing with them, which then goes through the
-disk once. Nothing of one group looks at another, so for billions of pictures each group can be a Ray task: see
-CONTRIBUTING.md, "Billions of pictures".
+A table of more rows than fit into a quarter of the memory is taken in groups of those files, and the listing with them,
+which then goes through the disk once. Nothing of one group looks at another, so for billions of pictures each group can
+be a Ray task: see CONTRIBUTING.md, "Billions of pictures".
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from labelmill.label.todo.hashing import both_hashes, uri_hash
+from labelmill.label.todo.room import check_disk, memory_bytes
 from labelmill.table.row import FINAL
 from labelmill.table.table import LabelTable
 
@@ -33,7 +34,8 @@ __all__ = ["Index", "TableKeys", "Wanted", "in_groups"]
 
 _BATCH_ROWS = 1_000_000
 _FILES = 256
-_RESIDENT_ROWS = 110_000_000  # 2 GB
+_RESIDENT_ROW_BYTES = 18
+_LISTED_BYTES = 100  # of a listed picture on disk: its uri and etag, compressed, and its hashes
 _KEY = np.dtype(
     [("uri_hash", "<u8"), ("etag_hash", "<u8"), ("run", "<u4"), ("name", "u1"), ("bundle", "u1"), ("state", "u1")]
 )
@@ -85,11 +87,24 @@ def in_groups(
             group = np.searchsorted(ends, table["uri_hash"].to_numpy() >> np.uint64(56), side="right")
             for number, path in enumerate(paths):
                 if path not in writers:
-                    writers[path] = stack.enter_context(pq.ParquetWriter(path, table.schema, compression="lz4"))
+                    writers[path] = stack.enter_context(_writer(path, table.schema))
                 writers[path].write_table(table.filter(pa.array(group == number)))
     for files, path in zip(groups, paths, strict=True):
         if path in writers:
-            yield files, (pa.Table.from_batches([batch]) for batch in pq.ParquetFile(path).iter_batches(_BATCH_ROWS))
+            yield files, _read_back(path)
+
+
+def _writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
+    """No value stands there twice, and nobody asks for a range."""
+    return pq.ParquetWriter(path, schema, compression="lz4", use_dictionary=False, write_statistics=False)
+
+
+def _read_back(path: Path) -> Iterator[pa.Table]:
+    """Not buffered ahead, which would take the whole file into memory."""
+    with pq.ParquetFile(path, pre_buffer=False) as file:
+        for batch in file.iter_batches(_BATCH_ROWS):
+            yield pa.Table.from_batches([batch])
+    path.unlink()
 
 
 class TableKeys:
@@ -101,6 +116,7 @@ class TableKeys:
         self._wanted, self._connection, self._folder = wanted, connection, folder
         self.salt = secrets.token_hex(4)
         self.num_rows = 0
+        check_disk(folder, (table.num_rows if table else 0) * _KEY.itemsize)
         with ExitStack() as stack:
             files = [stack.enter_context(self._file(number).open("wb")) for number in range(_FILES)]
             for batch in self._scan(table) if table else ():
@@ -115,7 +131,10 @@ class TableKeys:
 
     def groups(self) -> list[range]:
         """The numbers of the files that are taken together: all, when they fit into memory."""
-        count = -(-max(1, self.num_rows) // _RESIDENT_ROWS)
+        resident_rows = memory_bytes() // 4 // _RESIDENT_ROW_BYTES
+        count = min(_FILES, -(-max(1, self.num_rows) // resident_rows))
+        if count > 1:
+            check_disk(self._folder, self.num_rows * _LISTED_BYTES)
         ends = [_FILES * group // count for group in range(count + 1)]
         return [range(start, end) for start, end in itertools.pairwise(ends)]
 

@@ -20,6 +20,7 @@ from labelmill.ahead import ahead
 from labelmill.label.inventory.item import ITEM_SCHEMA
 from labelmill.label.todo.difference import TableKeys, Wanted, in_groups
 from labelmill.label.todo.hashing import hashed
+from labelmill.label.todo.room import full_disk_named
 from labelmill.label.todo.settings import Settings
 from labelmill.label.todo.todo import GONE_SCHEMA, TODO_SCHEMA, Todo, write_todo
 from labelmill.storage import Store
@@ -61,7 +62,11 @@ def plan_todo(
     below = below and f"{below.rstrip('/')}/"
     wanted = Wanted(tuple(models), tuple(bundle_digests), settings.final, tuple(retry), below)
     folder = store.address(f"runs/{run_id}")
-    with TemporaryDirectory(prefix="labelmill-plan-") as name, _Lack(Path(name), on_first) as lack:
+    with (
+        TemporaryDirectory(prefix="labelmill-plan-") as name,
+        full_disk_named(Path(name)),
+        _Lack(Path(name), on_first) as lack,
+    ):
         lack.subtract(items, table, wanted)
         lack.drop_repeated()
         num_rows, num_unknown = lack.count()
@@ -110,6 +115,7 @@ class _Lack:
             self.num_known += index.num_listed
             if wanted.below:
                 self._not_listed.append(index.not_listed())
+            del index  # before the next group's is built
 
     def _keep(self, rows: pa.Table, lacking: np.ndarray[Any, Any], known: np.ndarray[Any, Any]) -> None:
         rows = rows.drop_columns(["etag_hash"]).append_column("lacking", pa.array(lacking))

@@ -1,0 +1,72 @@
+"""How much memory and disk a plan may take: what the machine has, or what a control group leaves this process of it."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import duckdb
+import psutil
+
+from labelmill.errors import StorageError
+
+__all__ = ["check_disk", "full_disk_named", "memory_bytes"]
+
+_GROUPS = Path("/sys/fs/cgroup")
+_MEMBERSHIP = Path("/proc/self/cgroup")
+
+
+def memory_bytes() -> int:
+    return min([psutil.virtual_memory().total, *_limits()])
+
+
+def check_disk(folder: Path, needed_bytes: int) -> None:
+    """StorageError, if `folder` has not so much room."""
+    free = shutil.disk_usage(folder).free
+    if free < needed_bytes:
+        raise StorageError(
+            f"comparing the listing with the table takes about {_gb(needed_bytes)} of temporary files, and "
+            f"{folder.parent} has {_gb(free)} free. Set TMPDIR to a folder with more room."
+        )
+
+
+@contextmanager
+def full_disk_named(folder: Path) -> Iterator[None]:
+    """StorageError for the block's error, if what it says is that the disk with `folder` is full."""
+    try:
+        yield
+    except (OSError, duckdb.Error) as exc:
+        if not (isinstance(exc, OSError) and exc.errno in (errno.ENOSPC, errno.EDQUOT)) and not any(
+            words in str(exc) for words in ("No space left", "quota exceeded", "max_temp_directory_size")
+        ):
+            raise
+        raise StorageError(
+            f"{folder.parent} is full. Comparing the listing with the table takes 23 bytes a row of the table, "
+            "and about 100 a picture to label, or a picture listed where the table is large. "
+            "Set TMPDIR to a folder with more room."
+        ) from exc
+
+
+def _limits() -> Iterator[int]:
+    """Of the group and of those around it: version 2 has one tree, version 1 one for each controller."""
+    for line in _MEMBERSHIP.read_text().splitlines() if _MEMBERSHIP.exists() else ():
+        _, controllers, path = line.split(":", 2)
+        if not controllers:
+            root, name = _GROUPS, "memory.max"
+        elif "memory" in controllers.split(","):
+            root, name = _GROUPS / "memory", "memory.limit_in_bytes"
+        else:
+            continue
+        group = root / path.lstrip("/")
+        for folder in (group, *group.parents):  # in a container its own group may be shown as the root
+            if folder.is_relative_to(root) and (folder / name).is_file():
+                limit = (folder / name).read_text().strip()
+                if limit.isdecimal():
+                    yield int(limit)
+
+
+def _gb(size_bytes: int) -> str:
+    return f"{size_bytes / 1e9:.1f} GB" if size_bytes >= 1e9 else f"{size_bytes / 1e6:.1f} MB"
