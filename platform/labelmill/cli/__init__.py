@@ -3,10 +3,10 @@
 A module a group of commands: `jobs` are those that take a spec, `models` and `labels` are named as they are typed.
 """
 
+import atexit
 import os
-import signal
 import sys
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -14,6 +14,7 @@ from labelmill import __version__
 from labelmill.cli.jobs import jobs
 from labelmill.cli.labels import labels
 from labelmill.cli.models import models
+from labelmill.ending import ended_by_signals
 from labelmill.errors import LabelmillError
 from labelmill.terminal import printable
 
@@ -33,47 +34,35 @@ app.add_typer(models, name="models")
 app.add_typer(labels, name="labels")
 
 
-class _Ended(BaseException):
-    """A signal that ends a process ends a command as an exception would: what is open is closed on the way out."""
-
-    def __init__(self, number: int) -> None:
-        self.exit_code = 128 + number
-
-
 def main() -> None:
     """The entry point: an error of ours is one message on stderr, anything else is a bug and shows its traceback."""
-    before = _take_signals()
-    try:
-        app(prog_name="labelmill")
-    except LabelmillError as exc:
-        _flush()
-        typer.echo(f"error: {printable(str(exc))}", err=True)
-        sys.exit(exc.exit_code)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except _Ended as exc:
-        sys.exit(exc.exit_code)
-    except BrokenPipeError:
-        sys.exit(1)
-    finally:
-        _flush()
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    with ended_by_signals() as ending:
+        try:
+            app(prog_name="labelmill")
+        except BrokenPipeError:
+            sys.exit(1)
+        except BaseException as exc:
+            error = ending.error or exc
+            if ending.signal and not ending.error:
+                line, exit_code = f"stopped by {ending.signal.name}", 128 + ending.signal
+            elif isinstance(error, LabelmillError):
+                line, exit_code = f"error: {printable(str(error))}", error.exit_code
+            else:
+                raise
+            _flush()
+            typer.echo(line, err=True)
+            if ending.signal:
+                _leave_at_once(exit_code)
+            sys.exit(exit_code)
+        finally:
+            _flush()
 
 
-def _take_signals() -> dict[signal.Signals, Any]:
-    """Returns the handlers of before. Nohup has one signal ignored, and that is left so."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
-    for number, handler in before.items():
-        if handler == signal.SIG_DFL:
-            signal.signal(number, _end)
-    return before
-
-
-def _end(number: int, _: object) -> None:
-    for other in (signal.SIGTERM, signal.SIGHUP):  # an impatient second one would leave Ray's processes behind
-        signal.signal(other, signal.SIG_IGN)
-    raise _Ended(number)
+def _leave_at_once(exit_code: int) -> None:
+    """A library's thread that still is in C++ would crash while Python takes itself down."""
+    atexit._run_exitfuncs()
+    _flush()
+    os._exit(exit_code)
 
 
 def _flush() -> None:

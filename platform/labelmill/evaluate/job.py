@@ -69,11 +69,11 @@ def run(loaded: LoadedSpec) -> EvaluateResult:
         )
     model = {"name": bundle.name, "version": bundle.version, "digest": bundle.digest}
     evaluation = evaluation_of(bundle, answers, split="all", model=model, robustness=robustness)
-    output = open_store(spec.output)
-    output.write(EVALUATION_NAME, json.dumps(evaluation, allow_nan=False).encode())
     looked = look_at_mistakes(bundle, evaluation["mistakes"], max_pixels=spec.max_pixels)
     made_with = {"labelmill": version("labelmill")}
     html = evaluation_html(spec.name, evaluation, looked, loaded.source, made_with)
+    output = open_store(spec.output)
+    output.write(EVALUATION_NAME, json.dumps(evaluation, allow_nan=False).encode())
     output.write(REPORT_NAME, html.encode())
     return EvaluateResult(bundle.reference, evaluation, output.uri)
 
