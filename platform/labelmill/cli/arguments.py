@@ -1,10 +1,11 @@
 """Arguments and options that several commands take."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
-__all__ = ["Alias", "Overrides", "RegistryUri", "SpecPath", "TableUri"]
+__all__ = ["Alias", "Group", "Overrides", "RegistryUri", "SpecPath", "TableUri"]
 
 SpecPath = Annotated[str, typer.Argument(metavar="SPEC", help="A job spec, YAML or JSON.", show_default=False)]
 Overrides = Annotated[
@@ -16,3 +17,11 @@ RegistryUri = Annotated[
 ]
 TableUri = Annotated[str, typer.Argument(metavar="TABLE", help="The output of a label job.")]
 Alias = Annotated[str, typer.Option("--alias", help="The alias to move.")]
+
+
+class Group(TyperGroup):
+    """Commands below one word, which alone explains them."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        parsed: list[str] = super().parse_args(ctx, args or list(ctx.help_option_names[-1:]))
+        return parsed

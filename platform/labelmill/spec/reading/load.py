@@ -64,7 +64,7 @@ def load_spec(path: str | Path, overrides: Sequence[str] = (), environ: Mapping[
         if not problems:
             return LoadedSpec(spec, _without_keys(source.data), source.path)
     if len(problems) > 1:
-        raise SpecError(f"{source.path}: {len(problems)} mistakes\n  " + "\n  ".join(problems)) from None
+        raise SpecError(f"{source.path}: {len(problems)} mistakes", *problems) from None
     raise SpecError(problems[0]) from None
 
 

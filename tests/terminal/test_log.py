@@ -7,8 +7,7 @@ import pty
 
 import pytest
 
-from labelmill import terminal
-from labelmill.terminal import log_to
+from labelmill.terminal import log, log_to
 
 logger = logging.getLogger("labelmill.test")
 
@@ -59,19 +58,19 @@ def test_progress_on_a_terminal_stays_on_one_line_and_makes_way(on_a_terminal):
     written = on_a_terminal(speak)
     assert "19 of 20" in written
     lines = shown(written)
-    assert [line[10:] for line in lines] == ["listing", "slow  (warning of labelmill.test)", ""]
+    assert [line[11:] for line in lines] == ["listing", "slow  (warning of labelmill.test)", ""]
 
 
 def test_progress_in_a_file_is_a_line_every_five_seconds_without_escapes(monkeypatch):
     now = [0.0]
-    monkeypatch.setattr(terminal.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(log.time, "monotonic", lambda: now[0])
     stream = io.StringIO()
     with log_to(stream):
         for number in range(20):
             logger.info("%d of 20", number, extra={"passing": True})
             now[0] += 1.0
         logger.info("done")
-    assert [line[10:] for line in stream.getvalue().splitlines()] == ["5 of 20", "10 of 20", "15 of 20", "done"]
+    assert [line[11:] for line in stream.getvalue().splitlines()] == ["5 of 20", "10 of 20", "15 of 20", "done"]
     assert not {"\r", "\x1b"} & set(stream.getvalue())
 
 
