@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-__all__ = ["Alias", "Group", "Overrides", "RegistryUri", "SpecPath", "TableUri"]
+__all__ = ["Alias", "Group", "ModelName", "Overrides", "RegistryUri", "SpecPath", "TableUri"]
 
 SpecPath = Annotated[str, typer.Argument(metavar="SPEC", help="A job spec, YAML or JSON.", show_default=False)]
 Overrides = Annotated[
@@ -15,7 +15,21 @@ Overrides = Annotated[
 RegistryUri = Annotated[
     str, typer.Option("--registry", envvar="LABELMILL_REGISTRY", metavar="URI", help="Where the models are.")
 ]
-TableUri = Annotated[str, typer.Argument(metavar="TABLE", help="The output of a label job.")]
+
+
+def _utf8(text: str) -> str:
+    """What a table holds, and where it lies, has no other characters."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as exc:
+        raise typer.BadParameter(f"expected text in UTF-8, got {text!r}") from exc
+    return text
+
+
+TableUri = Annotated[str, typer.Argument(metavar="TABLE", parser=_utf8, help="The output of a label job.")]
+ModelName = Annotated[
+    str | None, typer.Option("--model", metavar="NAME", parser=_utf8, help="Only rows of this model.")
+]
 Alias = Annotated[str, typer.Option("--alias", help="The alias to move.")]
 
 

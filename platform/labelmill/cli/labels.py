@@ -4,9 +4,9 @@ from typing import Annotated, Any
 
 import typer
 
-from labelmill.cli.arguments import Group, TableUri
+from labelmill.cli.arguments import Group, ModelName, TableUri
 from labelmill.cli.output import put
-from labelmill.terminal import printable
+from labelmill.terminal import printable, printable_lines
 
 __all__ = ["labels"]
 
@@ -20,6 +20,9 @@ class ShowUnlessTold(Group):
         return super().parse_args(ctx, args)
 
 
+_CENTURY_H = 876_600
+_MOST_ROWS = 1_000_000
+
 labels = typer.Typer(
     cls=ShowUnlessTold,
     help="Show a label table and keep it in order: `labelmill labels TABLE` shows it.\n\n"
@@ -32,9 +35,9 @@ labels = typer.Typer(
 def show_labels(
     table: TableUri,
     status: Annotated[str | None, typer.Option("--status", help="Only rows with this status.")] = None,
-    limit: Annotated[int, typer.Option("--limit", min=0, help="How many rows to show.")] = 20,
+    limit: Annotated[int, typer.Option("--limit", min=0, max=_MOST_ROWS, help="How many rows to show.")] = 20,
     current: Annotated[bool, typer.Option("--current", help="One row a picture: the newest.")] = False,
-    model: Annotated[str | None, typer.Option("--model", metavar="NAME", help="Only rows of this model.")] = None,
+    model: ModelName = None,
 ) -> None:
     """Show a label table: its rows, statuses and label counts. `labelmill labels TABLE` is short for it.
 
@@ -64,7 +67,10 @@ def compact_labels(table: TableUri) -> str:
 def vacuum_labels(
     table: TableUri,
     older_than_h: Annotated[
-        float, typer.Option("--older-than-h", min=0, help="Hours for which readers may still use an older version.")
+        float,
+        typer.Option(
+            "--older-than-h", min=0, max=_CENTURY_H, help="Hours for which readers may still use an older version."
+        ),
     ] = 168,
     delete: Annotated[bool, typer.Option("--delete", help="Delete them; without it they are only listed.")] = False,
 ) -> str | None:
@@ -98,4 +104,4 @@ def view_labels(
     """
     from labelmill.table.view import view_text
 
-    put(view_text(table, dialect).rstrip("\n"))
+    put(printable_lines(view_text(table, dialect).rstrip("\n")))

@@ -50,14 +50,15 @@ _ROWS = (
 
 
 def _print_receipts(uri: str) -> None:
+    fields = ("run_id", "outcome", "pictures_labelled", "page")
     receipts = islice(past_receipts(uri), _RUNS_SHOWN)
-    rows = [
-        [str(found.get("run_id", "")), str(found.get("outcome", "")), labelled, str(found.get("page", ""))]
-        for found in receipts
-        for labelled in [f"{found.get('pictures_labelled', 0):,}"]
-    ]
-    if rows:
+    if rows := [[_said(found.get(field, "")) for field in fields] for found in receipts]:
         print_table(["last runs", "outcome", "labelled", "receipt"], rows)
+
+
+def _said(value: object) -> str:
+    """Of a file that anybody may have written."""
+    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def _where(status: str | None, model: str | None) -> str:
