@@ -164,10 +164,12 @@ def export_model(
 
     Example: labelmill models export digits@current ./digits-onnx --format onnx
     """
-    from labelmill.model.export import export_bundle
     from labelmill.model.registry import Registry
 
-    done = export_bundle(Registry(registry).resolve(reference), folder, form.value)
+    bundle = Registry(registry).resolve(reference)
+    from labelmill.model.export import export_bundle  # takes seconds to import, which a wrong name need not wait for
+
+    done = export_bundle(bundle, folder, form.value)
     return f"{done.graph}: confidences differ from those of {reference} by at most {done.difference:.1g}"
 
 
