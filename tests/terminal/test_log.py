@@ -4,6 +4,7 @@ import io
 import logging
 import os
 import pty
+from pathlib import Path
 
 import pytest
 
@@ -88,3 +89,23 @@ def test_when_the_run_is_over_nobody_listens_any_more():
         pass
     logger.warning("late")
     assert stream.getvalue() == ""
+
+
+def test_a_line_says_the_time_in_utc_and_stays_one_line(monkeypatch):
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    log.time.tzset()
+    stream = io.StringIO()
+    before = log.time.time()
+    with log_to(stream):
+        logger.warning("%s: cannot be read", "a\nerror: b\u202e\udcff.jpg")
+    monkeypatch.undo()
+    log.time.tzset()
+    said, name = stream.getvalue().split("  ", 1)
+    assert name == "a\\nerror: b\\u202e\\xff.jpg: cannot be read  (warning of labelmill.test)\n"
+    assert said in [log.time.strftime("%H:%M:%SZ", log.time.gmtime(before + late_s)) for late_s in range(3)]
+
+
+def test_a_log_on_a_full_disk_ends_no_run(capfd):
+    with Path("/dev/full").open("w") as full, log_to(full):
+        logger.warning("nobody will know")
+    assert capfd.readouterr() == ("", "")
