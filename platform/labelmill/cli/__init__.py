@@ -6,7 +6,8 @@ A module a group of commands: `jobs` are those that take a spec, `models` and `l
 import atexit
 import os
 import sys
-from typing import Annotated
+from collections.abc import Sequence
+from typing import Annotated, Any
 
 import typer
 
@@ -14,9 +15,10 @@ from labelmill import __version__
 from labelmill.cli.jobs import jobs
 from labelmill.cli.labels import labels
 from labelmill.cli.models import models
-from labelmill.ending import ended_by_signals
-from labelmill.errors import LabelmillError
-from labelmill.terminal import printable
+from labelmill.cli.output import put
+from labelmill.ending import Ending, ended_by_signals
+from labelmill.errors import LabelmillError, SpecError
+from labelmill.terminal import lost_output, own_streams, printable, printable_lines
 
 __all__ = ["app", "main"]
 
@@ -33,44 +35,77 @@ app.add_typer(jobs)
 app.add_typer(models, name="models")
 app.add_typer(labels, name="labels")
 
+# Which typer does not name: each mistake in a command line is one.
+_WrongCommandLine: Any = typer.BadParameter.__mro__[1]
+
 
 def main() -> None:
     """The entry point: an error of ours is one message on stderr, anything else is a bug and shows its traceback."""
-    with ended_by_signals() as ending:
+    with own_streams(), ended_by_signals() as ending:
         try:
-            app(prog_name="labelmill")
-        except BrokenPipeError:
-            sys.exit(1)
-        except BaseException as exc:
-            error = ending.error or exc
-            if ending.signal and not ending.error:
-                line, exit_code = f"stopped by {ending.signal.name}", 128 + ending.signal
-            elif isinstance(error, LabelmillError):
-                line, exit_code = f"error: {printable(str(error))}", error.exit_code
-            else:
+            code = _run(ending)
+        except BaseException:
+            if not ending.signal:
                 raise
-            _flush()
-            typer.echo(line, err=True)
-            if ending.signal:
-                _leave_at_once(exit_code)
-            sys.exit(exit_code)
-        finally:
-            _flush()
+            code = _end(ending)
+        if ending.signal:  # a library's thread that still is in C++ would crash while Python takes itself down
+            atexit._run_exitfuncs()
+            os._exit(code)
+    sys.exit(code)
 
 
-def _leave_at_once(exit_code: int) -> None:
-    """A library's thread that still is in C++ would crash while Python takes itself down."""
-    atexit._run_exitfuncs()
-    _flush()
-    os._exit(exit_code)
+def _end(ending: Ending) -> int:
+    if isinstance(ending.error, LabelmillError):
+        return _complain(ending.error.args, ending.error.exit_code)
+    assert ending.signal
+    sys.stdout.flush()
+    put(f"stopped by {ending.signal.name}", err=True)
+    return 128 + ending.signal
 
 
-def _flush() -> None:
-    """Nobody may be reading any more; the interpreter would complain of that at exit."""
+def _run(ending: Ending) -> int:
+    """The exit code. A command that shows something prints it; one that does something returns what it says of it."""
     try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        with typer.main.get_command(app).make_context("labelmill", sys.argv[1:]) as context:
+            said = context.command.invoke(context)
+        if isinstance(said, str):
+            _say(said)
+            return 0  # it is done, whether or not anybody hears of it
+    except typer.Exit as exc:
+        if exc.exit_code:
+            return int(exc.exit_code)
+    except _WrongCommandLine as exc:
+        return _complain([_what_to_write(exc)], SpecError.exit_code)
+    except LabelmillError as exc:
+        if ending.signal:
+            raise  # it is what the signal has come to
+        return _complain(exc.args, exc.exit_code)
+    return _told()
+
+
+def _say(text: str) -> None:
+    if text:
+        put(printable_lines(text))
+
+
+def _what_to_write(exc: Any) -> str:
+    said = exc.format_message()
+    command = exc.ctx.command_path if exc.ctx else "labelmill"
+    return f"{said}{'' if said.endswith(('.', '?')) else '.'} See `{command} --help`."
+
+
+def _complain(lines: Sequence[object], exit_code: int) -> int:
+    sys.stdout.flush()
+    put("error: " + "\n  ".join(printable(str(line)) for line in lines), err=True)
+    return exit_code
+
+
+def _told() -> int:
+    """Whether what a command is for has been written. A reader that goes away has seen what it wanted."""
+    lost = lost_output()
+    if lost is None or isinstance(lost, BrokenPipeError):
+        return 0
+    return _complain([f"the output could not be written: {lost.strerror}"], LabelmillError.exit_code)
 
 
 @app.callback(invoke_without_command=True)
@@ -79,6 +114,6 @@ def labelmill(
     version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
 ) -> None:
     if version:
-        typer.echo(f"labelmill {__version__}")
+        put(f"labelmill {__version__}")
     elif context.invoked_subcommand is None:
-        typer.echo(context.get_help())
+        put(context.get_help())

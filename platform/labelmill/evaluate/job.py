@@ -80,8 +80,9 @@ def run(loaded: LoadedSpec) -> EvaluateResult:
 
 def _check_unreadable(spec: EvaluateSpec, answers: Answers, num_pictures: int) -> None:
     if len(answers.unreadable) > spec.max_unreadable_rate * num_pictures:
-        examples = "".join(f"\n  {uri}: {reason}" for uri, reason in list(answers.unreadable.items())[:5])
+        examples = [f"{uri}: {reason}" for uri, reason in list(answers.unreadable.items())[:5]]
         raise DataError(
             f"{len(answers.unreadable)} of {num_pictures} pictures cannot be read, and max_unreadable_rate allows "
-            f"{spec.max_unreadable_rate:g}. Repair or remove them, or raise max_unreadable_rate. The first:{examples}"
+            f"{spec.max_unreadable_rate:g}. Repair or remove them, or raise max_unreadable_rate. The first:",
+            *examples,
         )
