@@ -26,6 +26,7 @@ LAYERS = [
     ("model", "metrics", "page"),
     ("images",),
     ("spec", "storage", "parquet"),
+    ("address",),
     ("ahead", "ending", "errors"),
     ("",),  # labelmill itself: its version
 ]

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
+from labelmill.address import lies_inside, table_fault
 from labelmill.spec.nearest import listing
 from labelmill.spec.parts import (
     Engine,
@@ -19,7 +20,6 @@ from labelmill.spec.parts import (
     Whole,
     conflict,
     expected,
-    lies_inside,
 )
 from labelmill.spec.pattern import pattern_regex
 
@@ -38,6 +38,12 @@ def _manifest(value: str) -> str:
 def _inventory(value: str) -> str:
     if not (value.startswith("s3://") and value.endswith(".json")):
         raise expected("the address of an S3 Inventory, s3://<bucket>/<path>/manifest.json")
+    return value
+
+
+def _table(value: str) -> str:
+    if fault := table_fault(value):
+        raise expected(f"an address without {fault!r}, which other readers of Delta tables take for something else")
     return value
 
 
@@ -142,7 +148,9 @@ class LabelSpec(Part):
     images: Annotated[
         Annotated[Uri, Tag("<prefix>")] | Annotated[Images, Tag("<mapping>")], Discriminator(_prefix_or_mapping)
     ] = Field(description="The prefix to list; every object under it is a picture. Or a mapping.")
-    output: Uri = Field(description="The label table, a Delta Lake table; made when it is not there.")
+    output: Annotated[Uri, AfterValidator(_table)] = Field(
+        description="The label table, a Delta Lake table; made when it is not there."
+    )
     scores: Literal["none", "top_k", "all"] = Field(
         default="none", description="Raw confidences kept beside the labels, so that thresholds can change later."
     )

@@ -16,11 +16,11 @@ from pyarrow import parquet
 
 from labelmill.errors import DataError, NotFoundError, StorageError
 from labelmill.label.inventory.item import member_of
+from labelmill.label.inventory.patterns import keys_below, left_out, met
 from labelmill.label.inventory.rows import picture_column
 from labelmill.label.inventory.source import Source, item_batch
 from labelmill.label.inventory.tar import Member, tar_members
 from labelmill.parquet import parquet_bytes, read_parquet
-from labelmill.spec import pattern_regex
 from labelmill.storage import ObjectInfo, RangedFile, Store, open_store, split_uri
 
 __all__ = ["Shards"]
@@ -94,12 +94,10 @@ class Shards(Source):
         if self._single:
             yield self._store.info(self._key)
             return
-        excluded = "(?s)" + "|".join(f"(?:{pattern_regex(pattern)})" for pattern in self._exclude)
-        for page in self._store.list():
+        for page in self._store.list(left_out=left_out(self._exclude)):
             wanted = pc.or_(*(pc.match_substring_regex(page["uri"], ending) for ending in (_ENDINGS, _PACKED)))
             if self._exclude:
-                keys = pc.utf8_slice_codeunits(page["uri"], len(self.base.rstrip("/")) + 1)
-                wanted = pc.and_not(wanted, pc.match_substring_regex(keys, excluded))
+                wanted = pc.and_not(wanted, met(keys_below(page, self.base), self._exclude))
             for row in page.filter(wanted).to_pylist():
                 yield ObjectInfo(**row)
 
