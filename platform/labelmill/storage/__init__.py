@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 from labelmill.address import path_uri, split_uri, table_fault
 from labelmill.errors import StorageError
 from labelmill.storage.addresses import as_listed
-from labelmill.storage.file_version import etags_before
-from labelmill.storage.folder import FolderStore
+from labelmill.storage.files.folder import FolderStore
+from labelmill.storage.files.version import etags_before
 from labelmill.storage.patience import num_retries
 from labelmill.storage.ranged import RangedFile
 from labelmill.storage.store import LISTING_SCHEMA, ObjectInfo, Store

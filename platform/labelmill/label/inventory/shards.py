@@ -31,6 +31,7 @@ _AT_ONCE = 8
 _BATCH_ROWS = 8192
 _ENDINGS = r"(?i)\.(tar|parquet)$"
 _PACKED = r"(?i)\.(tgz|tar\.\w{2,4})$"
+_INDEX_FORM = b"2"  # of a shard whose index is of another, all members are looked up anew: the first had no links
 _INDEX_SCHEMA = pa.schema([("member", pa.string()), ("offset", pa.int64()), ("size_bytes", pa.int64())])
 
 
@@ -149,7 +150,8 @@ class Shards(Source):
             stored = read_parquet(self._index.read(_index_key(shard)))
         except (NotFoundError, DataError):  # a damaged one is written anew
             return None
-        if (stored.schema.metadata or {}).get(b"etag") != shard.etag.encode():
+        kept = stored.schema.metadata or {}
+        if kept.get(b"etag") != shard.etag.encode() or kept.get(b"form") != _INDEX_FORM:
             return None
         return [Member(row["member"], row["offset"], row["size_bytes"]) for row in stored.to_pylist()]
 
@@ -157,7 +159,7 @@ class Shards(Source):
         if self._index is None:
             return
         columns = [[getattr(member, name) for member in members] for name in ("name", "offset", "size_bytes")]
-        schema = _INDEX_SCHEMA.with_metadata({"shard": shard.uri, "etag": shard.etag})
+        schema = _INDEX_SCHEMA.with_metadata({"shard": shard.uri, "etag": shard.etag, "form": _INDEX_FORM})
         self._index.write(_index_key(shard), parquet_bytes(pa.table(columns, schema=schema)))
 
 

@@ -25,11 +25,11 @@ import pyarrow as pa
 
 from labelmill.address import path_uri, split_uri
 from labelmill.errors import ChangedError, ForbiddenError, NotFoundError, StorageError, UnavailableError
-from labelmill.storage.file_errors import explained
-from labelmill.storage.file_version import etag_of, is_version
+from labelmill.storage.files.refusals import explained
+from labelmill.storage.files.tree import files_below
+from labelmill.storage.files.version import etag_of, is_version
 from labelmill.storage.store import LISTING_SCHEMA, SCRATCH, ObjectInfo, Store
 from labelmill.storage.traffic import note_traffic
-from labelmill.storage.tree import files_below
 
 __all__ = ["FolderStore"]
 
@@ -45,7 +45,7 @@ _NO_HARD_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
 @dataclass(frozen=True)
 class FolderStore(Store):
-    """Regular files below a folder, links followed; `file_version` says what their etags are.
+    """Regular files below a folder, links followed; `version` says what their etags are.
 
     A link to a folder elsewhere is followed; one to a folder that is listed anyway, or to one around it, is
     not, so nothing is listed for ever. Writes are synced to disk before they show: a committed table names its files,

@@ -6,7 +6,7 @@ import stat
 from collections.abc import Callable, Iterator
 
 from labelmill.errors import StorageError
-from labelmill.storage.file_errors import explained
+from labelmill.storage.files.refusals import explained
 from labelmill.storage.store import SCRATCH
 
 __all__ = ["files_below"]
