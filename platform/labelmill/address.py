@@ -12,7 +12,18 @@ from urllib.parse import quote, unquote_to_bytes
 
 from labelmill.errors import StorageError
 
-__all__ = ["ABSOLUTE", "beginnings", "lies_inside", "path_uri", "plain", "split_uri", "table_fault", "tidied"]
+__all__ = [
+    "ABSOLUTE",
+    "beginnings",
+    "key_below",
+    "lies_inside",
+    "path_uri",
+    "plain",
+    "real_uri",
+    "split_uri",
+    "table_fault",
+    "tidied",
+]
 
 _WITH_SCHEME = "[A-Za-z][A-Za-z0-9+.-]*://|(?i:s3|file):/"
 ABSOLUTE = f"^(?:{_WITH_SCHEME}|/)"
@@ -63,11 +74,34 @@ def tidied(uri: str, base: str) -> str:
         if re.match(ABSOLUTE, uri):
             root, key = split_uri(uri)
         else:
-            root, below = split_uri(f"{base}/")
-            key = posixpath.normpath(posixpath.join("/", below, uri)).lstrip("/")
+            root, below = split_uri(base)
+            key = _joined(below, uri) if root != "/" else posixpath.normpath(f"/{below}/{uri}").lstrip("/")
     except StorageError:
         return uri
     return path_uri(f"/{key}") if root == "/" else f"{root}/{key}"
+
+
+def _joined(prefix: str, relative: str) -> str:
+    """A key below a prefix: "." and ".." lead where they lead, while an empty part is a part of a key."""
+    parts = prefix.rstrip("/").split("/") if prefix else []
+    for part in relative.split("/"):
+        if part == "..":
+            parts = parts[:-1]
+        elif part != ".":
+            parts.append(part)
+    return "/".join(parts)
+
+
+def key_below(uri: str, root: str) -> str:
+    """What follows the root in the address of something below it, as text; bytes that are not UTF-8 as \\x.."""
+    key = split_uri(uri)[1][len(split_uri(root)[1]) :].lstrip("/")
+    return key.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def real_uri(uri: str) -> str:
+    """The address of a file by its path without links; any other as it is."""
+    root, key = split_uri(uri)
+    return path_uri(os.path.realpath(f"/{key}")) if root == "/" else uri
 
 
 def plain(uri: str) -> str:

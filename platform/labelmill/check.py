@@ -19,6 +19,7 @@ from pathlib import Path
 import pyarrow as pa
 from pyarrow import parquet
 
+from labelmill.address import split_uri
 from labelmill.cluster import check_answers, cluster_address
 from labelmill.dataset.labels_file import FURTHER_COLUMNS
 from labelmill.errors import DataError, LabelmillError, NotFoundError, SpecError, StorageError
@@ -207,8 +208,8 @@ def _inventory(images: str | Images) -> str:
 def _labels(images: str, labels: str) -> str:
     if labels == "folders":
         return _label_folders(images)
-    parent, _, name = labels.rpartition("/")
-    store = _store(parent or ("/" if labels.startswith("/") else "."))
+    root, name = split_uri(labels)
+    store = _store(root)
     size_bytes = store.info(name).size_bytes
     if size_bytes > MAX_LABELS_FILE_BYTES:
         return f"there, {size_bytes:,} bytes; too large to look into here"
@@ -284,8 +285,8 @@ def _mlflow(server: str) -> str:
 
 
 def _weights_file(path: str) -> str:
-    parent, _, name = path.rpartition("/")
-    return f"there, {_store(parent or '.').info(name).size_bytes:,} bytes"
+    root, key = split_uri(path)
+    return f"there, {_store(root).info(key).size_bytes:,} bytes"
 
 
 def _writable(uri: str) -> str:
