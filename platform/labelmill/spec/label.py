@@ -87,7 +87,9 @@ class Images(Part):
         description="Of Parquet shards: the column with the pictures' bytes, where there is more than one.",
     )
     include: tuple[Glob, ...] = Field(default=(), description="Only what one of these patterns meets; none: all.")
-    exclude: tuple[Glob, ...] = Field(default=(), description="Not what one of these patterns meets.")
+    exclude: tuple[Glob, ...] = Field(
+        default=(), description="Not what one of these patterns meets; nobody looks into a folder that one meets."
+    )
     sample: Number | None = Field(
         default=None, gt=0, le=1, description="A share of the pictures, drawn by their uris: the same each night."
     )
