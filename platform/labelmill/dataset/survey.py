@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from labelmill.errors import ImageError, StorageError, UnavailableError
 from labelmill.images.likeness import COLOURS_PX, colours, perceptual_hashes, thumbnail
-from labelmill.model.bundle import cache_folder
+from labelmill.model.cache import cache_folder
 from labelmill.storage import read_pictures
 
 __all__ = ["SIGHT", "Survey", "survey"]

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torchvision import models as torchvision_models
 
 from labelmill.errors import SpecError, UnavailableError, first_line
-from labelmill.model.bundle import cache_folder
+from labelmill.model.cache import cache_folder
 
 __all__ = ["create_pretrained", "fetch_torchvision_state", "placed_file"]
 
