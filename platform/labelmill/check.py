@@ -23,6 +23,7 @@ from labelmill.cluster import check_answers, cluster_address
 from labelmill.dataset.labels_file import FURTHER_COLUMNS
 from labelmill.errors import DataError, LabelmillError, NotFoundError, SpecError, StorageError
 from labelmill.label.inventory.inventory import open_inventory
+from labelmill.model.cache import check_cache
 from labelmill.model.registry import Registry
 from labelmill.spec import (
     EvaluateData,
@@ -67,7 +68,7 @@ def check(spec: Spec) -> Iterator[Finding]:
     Nothing is written but one throw-away object in an object store that the run would write to. A thread whose question
     found no answer is left behind: the caller should end the process.
     """
-    questions = [*_questions(spec), *_cluster(spec)]
+    questions = [*_questions(spec), _cache(), *_cluster(spec)]
     answers = [_asked(question) for question in questions]
     deadline = time.monotonic() + TIMEOUT_S
     for question, answer in zip(questions, answers, strict=True):
@@ -108,6 +109,10 @@ def _questions(spec: Spec) -> list[_Question]:
                 *_registry_and_models(spec.registry, [spec.model]),
                 _Question("listen", place, lambda: _free(spec.host, spec.port)),
             ]
+
+
+def _cache() -> _Question:
+    return _Question("cache", os.environ.get("LABELMILL_CACHE") or "~/.cache/labelmill", check_cache)
 
 
 def _cluster(spec: Spec) -> list[_Question]:

@@ -25,7 +25,7 @@ from pathlib import Path
 from labelmill.errors import StorageError
 from labelmill.model.room import DIGESTS_NAME, free_bytes, make_room, remove_unused
 
-__all__ = ["cache_error", "cache_folder", "check_cache", "kept"]
+__all__ = ["cache_explained", "cache_folder", "check_cache", "kept"]
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ def kept(kind: str, key: str, make: Callable[[Path], object]) -> Path:
     place = cache_folder() / kind / key
     found = _sound(place)
     if found is None:
-        with _explained():
+        with cache_explained():
             place.parent.mkdir(parents=True, exist_ok=True)
             make_room(cache_folder())
             with _only_one_at_a_time(place.with_name(f"{key}.lock")):
@@ -89,32 +89,32 @@ def check_cache() -> str:
     folder = cache_folder()
     nearest = next(place for place in (folder, *folder.parents) if os.path.lexists(place))
     if not nearest.is_dir():
-        raise cache_error(NotADirectoryError(errno.ENOTDIR, f"{nearest} is no folder"))
+        raise _unwritable(f"{nearest} is no folder")
     if not os.access(nearest, os.W_OK | os.X_OK):
-        raise cache_error(PermissionError(errno.EACCES, f"no permission to write in {nearest}"))
+        raise _unwritable(f"no permission to write in {nearest}")
     room_bytes = free_bytes(nearest)
     if room_bytes < _LEAST_BYTES:
-        raise cache_error(OSError(errno.ENOSPC, f"{room_bytes:,} bytes are left there"))
+        raise _unwritable(f"{room_bytes:,} bytes are left there")
     return "writable"
 
 
-def cache_error(exc: Exception) -> StorageError:
-    """What is wrong with the cache, and which setting helps."""
-    reason = (isinstance(exc, OSError) and exc.strerror) or exc
+@contextmanager
+def cache_explained(*more: type[Exception]) -> Iterator[None]:
+    """StorageError in the place of what a folder that cannot be written raises, or one of these errors."""
+    caught: tuple[type[Exception], ...] = (OSError, *more)
+    try:
+        yield
+    except caught as exc:
+        if isinstance(exc, OSError) and exc.errno in _NOT_OF_THE_FOLDER:
+            raise
+        raise _unwritable((isinstance(exc, OSError) and exc.strerror) or exc) from exc
+
+
+def _unwritable(reason: object) -> StorageError:
     return StorageError(
         f"the cache {cache_folder()} cannot be written: {reason}. Set LABELMILL_CACHE to a folder that can be, and has "
         "room."
     )
-
-
-@contextmanager
-def _explained() -> Iterator[None]:
-    try:
-        yield
-    except OSError as exc:
-        if exc.errno in _NOT_OF_THE_FOLDER:
-            raise
-        raise cache_error(exc) from exc
 
 
 @contextmanager

@@ -51,6 +51,9 @@ _FULL = {errno.ENOSPC, errno.EDQUOT}
 _NO_HARD_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
 
+class _NoHardLinksError(StorageError): ...
+
+
 @dataclass(frozen=True)
 class FolderStore(Store):
     """Regular files below a folder, links followed. An etag is mtime in microseconds and size, both in hex.
@@ -258,7 +261,7 @@ def _linked(aside: str, path: str) -> bool:
     except OSError as exc:
         if exc.errno not in _NO_HARD_LINKS:
             raise
-        raise StorageError(
+        raise _NoHardLinksError(
             f"expected a file system with hard links to write {path!r} only if absent ({exc.strerror}): "
             "put this folder on a local disk, on NFS, or in an S3 bucket"
         ) from exc
@@ -273,13 +276,12 @@ def _has_hard_links(folder: str) -> bool:
     try:
         with _explained(trial), _written_aside(trial, b"") as first, _written_aside(trial, b"") as second:
             return _linked(first, trial) and not _linked(second, trial)
-    except (ForbiddenError, NotFoundError, UnavailableError):
-        raise
-    except StorageError as exc:
+    except _NoHardLinksError as exc:
         logger.info("no write-if-absent in %r: %s", folder, exc)
         return False
     finally:
-        Path(trial).unlink(missing_ok=True)
+        with suppress(OSError):
+            Path(trial).unlink(missing_ok=True)
 
 
 def _sync(folder: str) -> None:
@@ -306,6 +308,10 @@ def _explained(path: str) -> Iterator[None]:
     except PermissionError as exc:
         raise ForbiddenError(f"not allowed to access {path!r} as user {os.getuid()}: {exc.strerror}") from exc
     except OSError as exc:
+        if exc.errno == errno.EROFS:
+            raise ForbiddenError(
+                f"not allowed to write {path!r}: {exc.strerror}. Mount it writable, or name another folder in its place"
+            ) from exc
         if exc.errno in _FULL:
             raise StorageError(
                 f"no room for {path!r} ({exc.strerror}): free some, or give this folder a larger disk or quota"
