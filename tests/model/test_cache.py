@@ -108,6 +108,30 @@ def test_files_that_somebody_has_open_are_not_changed(monkeypatch):
     assert (again / "a.bin").stat().st_ino != inode
 
 
+TAKE = """
+import sys, time
+from pathlib import Path
+from labelmill.model.cache import kept
+def make(folder):
+    (Path(sys.argv[1]) / str(time.time_ns())).touch()
+    time.sleep(0.5)
+    (folder / "a.bin").write_bytes(bytes([7]) * 1000)
+print(set((kept("weights", "key", make) / "a.bin").read_bytes()))
+"""
+
+
+def test_of_many_that_find_it_damaged_one_makes_it_anew_and_the_others_wait(tmp_path, monkeypatch):
+    zeroed(kept("weights", "key", write) / "a.bin")
+    (tmp_path / "made").mkdir()
+    words = [sys.executable, "-c", TAKE, tmp_path / "made"]
+    takers = [subprocess.Popen(words, stdout=subprocess.PIPE, text=True) for _ in range(6)]
+    assert [taker.communicate()[0] for taker in takers] == ["{7}\n"] * 6
+    assert len(list((tmp_path / "made").iterdir())) == 1
+    forget(monkeypatch)
+    kept("weights", "another", write)
+    assert len(list(cache_folder().glob("weights/key.*/"))) == 2, "the damaged one was in use here"
+
+
 def test_nothing_is_left_of_what_could_not_be_made():
     def fail(folder):
         write(folder)
