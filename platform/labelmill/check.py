@@ -24,6 +24,7 @@ from labelmill.dataset.labels_file import FURTHER_COLUMNS
 from labelmill.errors import DataError, LabelmillError, NotFoundError, SpecError, StorageError
 from labelmill.label.inventory.inventory import open_inventory
 from labelmill.model.cache import check_cache
+from labelmill.model.engines.graphs import is_converted
 from labelmill.model.registry import Registry
 from labelmill.spec import (
     EvaluateData,
@@ -68,7 +69,7 @@ def check(spec: Spec) -> Iterator[Finding]:
     Nothing is written but one throw-away object in an object store that the run would write to. A thread whose question
     found no answer is left behind: the caller should end the process.
     """
-    questions = [*_questions(spec), _cache(), *_cluster(spec)]
+    questions = [*_questions(spec), _cache(spec), *_cluster(spec)]
     answers = [_asked(question) for question in questions]
     deadline = time.monotonic() + TIMEOUT_S
     for question, answer in zip(questions, answers, strict=True):
@@ -111,8 +112,24 @@ def _questions(spec: Spec) -> list[_Question]:
             ]
 
 
-def _cache() -> _Question:
-    return _Question("cache", os.environ.get("LABELMILL_CACHE") or "~/.cache/labelmill", check_cache)
+def _cache(spec: Spec) -> _Question:
+    place = os.environ.get("LABELMILL_CACHE") or "~/.cache/labelmill"
+    return _Question("cache", place, partial(_cache_or_its_content, spec))
+
+
+def _cache_or_its_content(spec: Spec) -> str:
+    """An image may bring along what its job needs, in a folder that is read only."""
+    try:
+        return check_cache()
+    except StorageError:
+        if not isinstance(spec, LabelSpec | ServeSpec):
+            raise
+        references = spec.references if isinstance(spec, LabelSpec) else [spec.model]
+        embeddings = isinstance(spec, LabelSpec) and spec.embeddings
+        bundles = [Registry(spec.registry).resolve(reference) for reference in references]
+        if not all(is_converted(bundle, embeddings=embeddings) for bundle in bundles):
+            raise
+        return "cannot be written, and has what is needed"
 
 
 def _cluster(spec: Spec) -> list[_Question]:

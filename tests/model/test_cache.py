@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -13,11 +14,13 @@ import numpy as np
 import pytest
 
 from bundles import make_bundle
+from labelmill.check import check
 from labelmill.errors import BundleError, StorageError
 from labelmill.model import cache, room
 from labelmill.model.cache import cache_folder, check_cache, kept
 from labelmill.model.engines.graphs import converted_graph
 from labelmill.model.labeler import Labeler
+from labelmill.spec import load_spec
 from pictures import jpeg_bytes
 
 HELPS = r"^the cache .* cannot be written: .+\. Set LABELMILL_CACHE to a folder that can be, and has room\.$"
@@ -352,6 +355,25 @@ def test_a_converted_network_that_lost_its_weights_labels_nothing(tmp_path, monk
     [again] = labels_of(bundle)
     np.testing.assert_allclose(again, good, atol=1e-5)
     assert converted_graph(bundle) != graph and not graph.exists()
+
+
+def test_a_cache_that_is_read_only_and_has_what_a_job_wants_passes_its_check(tmp_path, own_cache, monkeypatch):
+    registry = tmp_path / "registry"
+    bundle = make_bundle(registry)
+    spec = tmp_path / "job.yaml"
+    spec.write_text(f"{{kind: serve, name: n, registry: {registry}, model: tiny@1}}")
+
+    def finding():
+        [found] = [found for found in check(load_spec(str(spec)).spec) if found.subject == "cache"]
+        return found.ok, found.detail
+
+    assert finding() == (True, "writable")
+    converted_graph(bundle)
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert finding() == (True, "cannot be written, and has what is needed")
+    make_bundle(registry, seed=1)
+    spec.write_text(spec.read_text().replace("tiny@1", "tiny@2"))
+    assert finding()[0] is False and re.match(HELPS, finding()[1])
 
 
 def test_a_network_that_finds_no_room_is_not_blamed(tmp_path):

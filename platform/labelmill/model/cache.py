@@ -25,7 +25,7 @@ from pathlib import Path
 from labelmill.errors import StorageError
 from labelmill.model.room import DIGESTS_NAME, free_bytes, make_room, remove_unused
 
-__all__ = ["cache_explained", "cache_folder", "check_cache", "kept"]
+__all__ = ["cache_explained", "cache_folder", "check_cache", "is_kept", "kept"]
 
 logger = logging.getLogger(__name__)
 
@@ -82,6 +82,11 @@ def kept(kind: str, key: str, make: Callable[[Path], object]) -> Path:
                 found = _sound(place) or _made(place, make)
             make_room(cache_folder())
     return found
+
+
+def is_kept(kind: str, key: str) -> bool:
+    """Whether there is such an entry; not compared with its digests."""
+    return bool(_newest_first(cache_folder() / kind / key))
 
 
 def check_cache() -> str:

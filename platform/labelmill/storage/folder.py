@@ -274,7 +274,7 @@ def _has_hard_links(folder: str) -> bool:
     nearest = next((place for place in (path, *path.parents) if place.is_dir()), path)
     trial = f"{nearest}/{SCRATCH}{uuid4().hex}"
     try:
-        with _explained(trial), _written_aside(trial, b"") as first, _written_aside(trial, b"") as second:
+        with _explained(str(nearest)), _written_aside(trial, b"") as first, _written_aside(trial, b"") as second:
             return _linked(first, trial) and not _linked(second, trial)
     except _NoHardLinksError as exc:
         logger.info("no write-if-absent in %r: %s", folder, exc)

@@ -16,7 +16,7 @@ import numpy as np
 
 from labelmill.errors import BundleError
 from labelmill.model.bundle import WEIGHTS_NAME, Bundle
-from labelmill.model.cache import kept
+from labelmill.model.cache import is_kept, kept
 from labelmill.model.engines import PrecisionName
 from labelmill.model.engines.child import run_in_child
 from labelmill.model.engines.precision import Comparison, same_decisions
@@ -30,6 +30,7 @@ __all__ = [
     "converted_graph",
     "faster_engine",
     "has_bfloat16",
+    "is_converted",
     "takes_bfloat16",
 ]
 
@@ -109,9 +110,18 @@ def converted_graph(bundle: Bundle, *, embeddings: bool = False) -> Path:
     """
     if is_quantized(bundle):
         return int8_graph(bundle)
+    make = partial(_convert_in_child, bundle, embeddings=embeddings)
+    return kept("openvino", _key(bundle, embeddings=embeddings), make) / GRAPH_NAME
+
+
+def is_converted(bundle: Bundle, *, embeddings: bool = False) -> bool:
+    """Whether `converted_graph` would find it here."""
+    return is_kept("openvino", _key(bundle, embeddings=embeddings))
+
+
+def _key(bundle: Bundle, *, embeddings: bool) -> str:
     outputs = "-embeddings" if embeddings else ""
-    key = f"{_network_digest(bundle)}-{version('openvino')}-{_CONVERSION}{outputs}"
-    return kept("openvino", key, partial(_convert_in_child, bundle, embeddings=embeddings)) / GRAPH_NAME
+    return f"{_network_digest(bundle)}-{version('openvino')}-{_CONVERSION}{outputs}"
 
 
 def _network_digest(bundle: Bundle) -> str:
