@@ -11,6 +11,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from http.client import HTTPException
@@ -24,7 +25,7 @@ from labelmill.dataset.labels_file import FURTHER_COLUMNS
 from labelmill.errors import DataError, LabelmillError, NotFoundError, SpecError, StorageError
 from labelmill.label.inventory.inventory import open_inventory
 from labelmill.model.cache import check_cache
-from labelmill.model.engines.graphs import is_converted
+from labelmill.model.engines.graphs import is_at_hand
 from labelmill.model.registry import Registry
 from labelmill.spec import (
     EvaluateData,
@@ -122,14 +123,17 @@ def _cache_or_its_content(spec: Spec) -> str:
     try:
         return check_cache()
     except StorageError:
-        if not isinstance(spec, LabelSpec | ServeSpec):
-            raise
-        references = spec.references if isinstance(spec, LabelSpec) else [spec.model]
-        embeddings = isinstance(spec, LabelSpec) and spec.embeddings
-        bundles = [Registry(spec.registry).resolve(reference) for reference in references]
-        if not all(is_converted(bundle, embeddings=embeddings) for bundle in bundles):
-            raise
-        return "cannot be written, and has what is needed"
+        with suppress(LabelmillError):  # of a model that is not there another answer tells
+            if isinstance(spec, LabelSpec | ServeSpec) and _are_at_hand(spec):
+                return "cannot be written, and has what is needed"
+        raise
+
+
+def _are_at_hand(spec: LabelSpec | ServeSpec) -> bool:
+    references = spec.references if isinstance(spec, LabelSpec) else [spec.model]
+    embeddings = isinstance(spec, LabelSpec) and spec.embeddings
+    bundles = [Registry(spec.registry).resolve(reference) for reference in references]
+    return all(is_at_hand(bundle, spec.engine, embeddings=embeddings) for bundle in bundles)
 
 
 def _cluster(spec: Spec) -> list[_Question]:

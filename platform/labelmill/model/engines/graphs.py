@@ -17,7 +17,7 @@ import numpy as np
 from labelmill.errors import BundleError
 from labelmill.model.bundle import WEIGHTS_NAME, Bundle
 from labelmill.model.cache import is_kept, kept
-from labelmill.model.engines import PrecisionName
+from labelmill.model.engines import EngineName, PrecisionName
 from labelmill.model.engines.child import run_in_child
 from labelmill.model.engines.precision import Comparison, same_decisions
 from labelmill.model.quantized import int8_graph, is_quantized
@@ -30,7 +30,7 @@ __all__ = [
     "converted_graph",
     "faster_engine",
     "has_bfloat16",
-    "is_converted",
+    "is_at_hand",
     "takes_bfloat16",
 ]
 
@@ -114,9 +114,11 @@ def converted_graph(bundle: Bundle, *, embeddings: bool = False) -> Path:
     return kept("openvino", _key(bundle, embeddings=embeddings), make) / GRAPH_NAME
 
 
-def is_converted(bundle: Bundle, *, embeddings: bool = False) -> bool:
-    """Whether `converted_graph` would find it here."""
-    return is_kept("openvino", _key(bundle, embeddings=embeddings))
+def is_at_hand(bundle: Bundle, engine: EngineName, *, embeddings: bool = False) -> bool:
+    """Whether such an engine finds here what it computes with, and need not write it into the cache."""
+    converted = is_kept("openvino", _key(bundle, embeddings=embeddings))
+    weights = is_kept("weights", bundle.files[WEIGHTS_NAME].sha256)
+    return (converted and engine != "torch") or (weights and engine != "openvino")
 
 
 def _key(bundle: Bundle, *, embeddings: bool) -> str:
