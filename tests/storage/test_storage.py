@@ -1,6 +1,7 @@
 """One set of tests for a folder and for a real S3 server; then what only one of them can do."""
 
 import asyncio
+import errno
 import json
 import multiprocessing
 import os
@@ -477,6 +478,30 @@ def test_a_file_system_without_hard_links_says_so(tmp_path: Path, monkeypatch: p
     with pytest.raises(StorageError, match="file system with hard links"):
         store.write_if_absent("x", b"")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("number", "kind", "said"),
+    [
+        (errno.EROFS, ForbiddenError, "not allowed to write .*: Read-only file system. Mount it writable"),
+        (errno.ENOSPC, StorageError, "no room for"),
+        (errno.EACCES, ForbiddenError, "not allowed to access"),
+    ],
+)
+def test_a_folder_that_cannot_be_written_is_not_said_to_lack_hard_links(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, kind: type[StorageError], said: str
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "makedirs", refuse)
+    monkeypatch.setattr(Path, "unlink", refuse)
+    for attempt in (
+        open_store(str(tmp_path)).honours_write_if_absent,
+        lambda: open_store(str(tmp_path)).write("x", b""),
+    ):
+        with pytest.raises(kind, match=said):
+            attempt()
 
 
 def test_a_folder_we_may_not_read_is_forbidden() -> None:

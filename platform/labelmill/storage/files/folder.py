@@ -24,7 +24,7 @@ from uuid import uuid4
 import pyarrow as pa
 
 from labelmill.address import path_uri, split_uri
-from labelmill.errors import ChangedError, ForbiddenError, NotFoundError, StorageError, UnavailableError
+from labelmill.errors import ChangedError, NotFoundError, StorageError
 from labelmill.storage.files.refusals import explained
 from labelmill.storage.files.tree import files_below
 from labelmill.storage.files.version import etag_of, is_version
@@ -41,6 +41,9 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # An empty segment, "." or "..", or a zero byte: no such name can be in a folder, and ".." would leave it.
 _NOT_A_KEY = re.compile(r"(^|/)\.{0,2}(/|\Z)|\0")
 _NO_HARD_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
+
+
+class _NoHardLinksError(StorageError): ...
 
 
 @dataclass(frozen=True)
@@ -205,7 +208,7 @@ def _linked(aside: str, path: str) -> bool:
     except OSError as exc:
         if exc.errno not in _NO_HARD_LINKS:
             raise
-        raise StorageError(
+        raise _NoHardLinksError(
             f"expected a file system with hard links to write {path!r} only if absent ({exc.strerror}): "
             "put this folder on a local disk, on NFS, or in an S3 bucket"
         ) from exc
@@ -218,15 +221,14 @@ def _has_hard_links(folder: str) -> bool:
     nearest = next((place for place in (path, *path.parents) if place.is_dir()), path)
     trial = f"{nearest}/{SCRATCH}{uuid4().hex}"
     try:
-        with explained(trial), _written_aside(trial, b"") as first, _written_aside(trial, b"") as second:
+        with explained(str(nearest)), _written_aside(trial, b"") as first, _written_aside(trial, b"") as second:
             return _linked(first, trial) and not _linked(second, trial)
-    except (ForbiddenError, NotFoundError, UnavailableError):
-        raise
-    except StorageError as exc:
+    except _NoHardLinksError as exc:
         logger.info("no write-if-absent in %r: %s", folder, exc)
         return False
     finally:
-        Path(trial).unlink(missing_ok=True)
+        with suppress(OSError):
+            Path(trial).unlink(missing_ok=True)
 
 
 def _sync(folder: str) -> None:

@@ -33,6 +33,10 @@ def explained(path: str) -> Iterator[None]:
     except PermissionError as exc:
         raise ForbiddenError(f"not allowed to access {path!r} as user {os.getuid()}: {exc.strerror}") from exc
     except OSError as exc:
+        if exc.errno == errno.EROFS:
+            raise ForbiddenError(
+                f"not allowed to write {path!r}: {exc.strerror}. Mount it writable, or name another folder in its place"
+            ) from exc
         if exc.errno in _FULL:
             raise StorageError(
                 f"no room for {path!r} ({exc.strerror}): free some, or give this folder a larger disk or quota"
