@@ -8,21 +8,16 @@ two machines' clocks. Behind the lease stands the fence in the table's own log: 
 
 from __future__ import annotations
 
-import json
 import logging
-import os
-import socket
+import math
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from pathlib import Path
-
-import psutil
 
 from labelmill.errors import FencedError, NotFoundError, StorageError, TableBusyError
 from labelmill.storage import Store
+from labelmill.table.holder import Holder, this_process
 
 __all__ = ["BEAT_S", "LEASE_S", "Lease", "hold_lease"]
 
@@ -30,31 +25,8 @@ logger = logging.getLogger(__name__)
 
 BEAT_S = 5.0
 LEASE_S = 15.0
+_LOOK_S = 1.0
 _RELEASED = "released"
-
-
-@dataclass(frozen=True)
-class Holder:
-    """Who holds a lease, exactly enough to tell on the same machine whether that process still lives."""
-
-    host: str
-    machine: str  # of the running kernel and its process namespace: two containers may share a host's name
-    pid: int
-    process_started_at: float
-    job: str
-
-    def __str__(self) -> str:
-        return f"job {self.job!r}, process {self.pid} on {self.host}"
-
-    def is_here(self) -> bool:
-        return self.machine == _machine()
-
-    def is_alive(self) -> bool:
-        """Whether the process still runs; only meaningful where `is_here`."""
-        try:
-            return abs(psutil.Process(self.pid).create_time() - self.process_started_at) < 1
-        except psutil.NoSuchProcess:
-            return False
 
 
 class Lease:
@@ -96,7 +68,8 @@ class Lease:
 
     def _release(self) -> None:
         self._stop.set()
-        self._thread.join(timeout=LEASE_S)
+        if self._thread.is_alive():
+            self._thread.join(timeout=LEASE_S)
         if not self._lost.is_set():
             self._beat(_RELEASED)
             for number in range(max(1, self._number - 8), self._number):
@@ -109,20 +82,18 @@ def hold_lease(store: Store, job: str) -> Iterator[Lease]:
     """Hold the table's lease for the time of the block. `store` is the table's `_labelmill` folder.
 
     TableBusyError: another run holds it, and lives. A holder on this machine whose process is gone is replaced at
-    once; one elsewhere is replaced when its beat stood still for LEASE_S seconds.
+    once; one of which that cannot be told is replaced when its beat stood still for LEASE_S seconds.
     """
-    holder = Holder(socket.gethostname(), _machine(), os.getpid(), psutil.Process().create_time(), job)
     number = _newest(store)
     if number:
         _wait_until_free(store, number)
-    claim = json.dumps(asdict(holder)).encode()
-    if not store.write_if_absent(_claim_key(number + 1), claim):
+    if not store.write_if_absent(_claim_key(number + 1), this_process(job).to_json()):
         raise TableBusyError(
             f"another run took the lease of {store.uri} at this very moment. Run again when it has ended."
         )
     lease = Lease(store, number + 1)
-    lease._start()
     try:
+        lease._start()
         yield lease
     finally:
         try:
@@ -136,21 +107,22 @@ def _wait_until_free(store: Store, number: int) -> None:
     if beat == _RELEASED:
         return
     holder = _read_holder(store, number)
-    if holder and holder.is_here():
-        if holder.is_alive():
-            raise _busy(store, holder)
+    alive = holder.is_alive() if holder else None
+    if alive:
+        raise _busy(store, holder)
+    if alive is False:
         logger.info("taking over from %s, which is gone", holder)
         return
-    logger.info("the lease is held by %s: waiting up to %.0f s to see whether it still lives", holder, LEASE_S)
-    until = time.monotonic() + LEASE_S
-    while time.monotonic() < until:
-        time.sleep(1)
+    by = holder or "another run"
+    logger.info("the lease is held by %s: waiting up to %.0f s to see whether it still lives", by, LEASE_S)
+    for _ in range(math.ceil(LEASE_S / _LOOK_S)):  # so many looks: a newcomer may itself be stopped for a while
+        time.sleep(_LOOK_S)
         now = _read_beat(store, number)
         if now == _RELEASED:
             return
         if now != beat:
             raise _busy(store, holder)
-    logger.info("taking over from %s, which gave no sign of life for %.0f s", holder, LEASE_S)
+    logger.info("taking over from %s, which gave no sign of life for %.0f s", by, LEASE_S)
 
 
 def _busy(store: Store, holder: Holder | None) -> TableBusyError:
@@ -161,20 +133,20 @@ def _busy(store: Store, holder: Holder | None) -> TableBusyError:
 
 
 def _newest(store: Store) -> int:
-    names = [key.rsplit("/", 1)[-1] for key in store.keys("lease/")]
-    return max((int(name.removesuffix(".json")) for name in names if name.endswith(".json")), default=0)
+    names = (key.rsplit("/", 1)[-1].removesuffix(".json") for key in store.keys("lease/") if key.endswith(".json"))
+    return max((int(name) for name in names if name.isdecimal()), default=0)
 
 
 def _read_holder(store: Store, number: int) -> Holder | None:
     try:
-        return Holder(**json.loads(store.read(_claim_key(number))))
-    except (NotFoundError, ValueError, TypeError):
+        return Holder.from_json(store.read(_claim_key(number)))
+    except (NotFoundError, ValueError):
         return None  # released and swept, or written by another version: then only its beat can tell
 
 
 def _read_beat(store: Store, number: int) -> str:
     try:
-        return store.read(_beat_key(number)).decode()
+        return store.read(_beat_key(number)).decode(errors="replace")
     except NotFoundError:
         return ""
 
@@ -185,11 +157,3 @@ def _claim_key(number: int) -> str:
 
 def _beat_key(number: int) -> str:
     return f"lease/{number:06d}.beat"
-
-
-def _machine() -> str:
-    boot = Path("/proc/sys/kernel/random/boot_id")
-    space = Path("/proc/self/ns/pid")
-    return (
-        f"{boot.read_text().strip()} {space.readlink()}" if boot.exists() else f"{socket.gethostname()} {os.getuid()}"
-    )
