@@ -12,8 +12,8 @@ from deltalake import DeltaTable
 
 from labelmill.errors import TableBusyError, TableError
 from labelmill.storage import open_store
+from labelmill.storage.lease import hold_lease
 from labelmill.table.data_file import put_data_file
-from labelmill.table.lease import hold_lease
 from labelmill.table.row import DATA_SCHEMA
 from labelmill.table.table import LabelTable
 from labelmill.table.upkeep import compact, find_unneeded, vacuum

@@ -33,7 +33,7 @@ from labelmill.model.engines import choose_engine
 from labelmill.model.registry import Registry
 from labelmill.spec import LabelSpec, LoadedSpec
 from labelmill.storage import Store, open_store
-from labelmill.table.lease import Lease, hold_lease
+from labelmill.storage.lease import Lease, hold_lease
 from labelmill.table.table import LabelTable
 from labelmill.table.writer import TableWriter
 

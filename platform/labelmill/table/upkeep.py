@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from labelmill.storage import Store, open_store
-from labelmill.table.lease import hold_lease
+from labelmill.storage.lease import hold_lease
 from labelmill.table.table import LabelTable
 from labelmill.table.writer import TableWriter
 

@@ -14,9 +14,9 @@ import pytest
 
 from labelmill.errors import FencedError, StorageError, TableBusyError
 from labelmill.storage import Store, open_store
-from labelmill.table import lease as lease_module
-from labelmill.table.holder import Holder, this_process
-from labelmill.table.lease import hold_lease
+from labelmill.storage import lease as lease_module
+from labelmill.storage.holder import Holder, this_process
+from labelmill.storage.lease import hold_lease
 
 on_linux = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
 
@@ -75,7 +75,7 @@ def test_a_lease_is_released_when_its_run_fails(store: Store) -> None:
 def test_a_killed_run_on_this_machine_is_replaced_at_once(store: Store, tmp_path: Path) -> None:
     script = (
         "import os, signal, sys\n"
-        "from labelmill.table.lease import hold_lease\n"
+        "from labelmill.storage.lease import hold_lease\n"
         "from labelmill.storage import open_store\n"
         "with hold_lease(open_store(sys.argv[1]), 'killed'):\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"

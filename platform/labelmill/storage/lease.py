@@ -17,7 +17,7 @@ from contextlib import contextmanager
 
 from labelmill.errors import FencedError, NotFoundError, StorageError, TableBusyError
 from labelmill.storage import Store
-from labelmill.table.holder import Holder, this_process
+from labelmill.storage.holder import Holder, this_process
 
 __all__ = ["BEAT_S", "LEASE_S", "Lease", "hold_lease"]
 
