@@ -86,6 +86,16 @@ def test_a_killed_run_on_this_machine_is_replaced_at_once(store: Store, tmp_path
         pass
 
 
+@pytest.mark.parametrize("name", [".DS_Store", "desktop.ini", "._000001.json", "000009.json.part", "old/000009.json"])
+def test_a_foreign_file_among_the_leases_is_no_lease(store: Store, name: str) -> None:
+    with hold_lease(store, "first"):
+        pass
+    store.write(f"lease/{name}", b"")
+    with hold_lease(store, "second") as lease:
+        lease.check()
+        assert store.exists("lease/000002.json")
+
+
 @pytest.mark.usefixtures("quick")
 def test_a_silent_holder_elsewhere_is_waited_out(store: Store) -> None:
     claim(store, 1)

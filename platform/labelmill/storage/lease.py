@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from labelmill.errors import FencedError, NotFoundError, StorageError, TableBusyError
 from labelmill.storage import Store
 from labelmill.storage.holder import Holder, this_process
+from labelmill.storage.numbered import numbered_keys
 
 __all__ = ["BEAT_S", "LEASE_S", "Lease", "hold_lease"]
 
@@ -133,8 +134,7 @@ def _busy(store: Store, holder: Holder | None) -> TableBusyError:
 
 
 def _newest(store: Store) -> int:
-    names = (key.rsplit("/", 1)[-1].removesuffix(".json") for key in store.keys("lease/") if key.endswith(".json"))
-    return max((int(name) for name in names if name.isdecimal()), default=0)
+    return max(numbered_keys(store, "lease"), default=0)
 
 
 def _read_holder(store: Store, number: int) -> Holder | None:
