@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from labelmill.errors import FencedError, StorageError, TableBusyError
+from labelmill.errors import BusyError, FencedError, StorageError
 from labelmill.storage import Store, open_store
 from labelmill.storage import lease as lease_module
 from labelmill.storage.holder import Holder, this_process
@@ -53,7 +53,7 @@ def beating(store: Store) -> subprocess.Popen[bytes]:
 
 
 def test_second_run_is_refused_and_told_who_holds_the_table(store: Store) -> None:
-    refused = pytest.raises(TableBusyError, match=f"job 'first', process {os.getpid()}")
+    refused = pytest.raises(BusyError, match=f"job 'first', process {os.getpid()}")
     with hold_lease(store, "first"), refused, hold_lease(store, "second"):
         pass
 
@@ -108,7 +108,7 @@ def test_a_living_holder_elsewhere_is_left_alone(store: Store) -> None:
     claim(store, 1)
     with beating(store) as holder:
         try:
-            with pytest.raises(TableBusyError, match="4242 on elsewhere"), hold_lease(store, "next"):
+            with pytest.raises(BusyError, match="4242 on elsewhere"), hold_lease(store, "next"):
                 pass
         finally:
             holder.kill()
@@ -119,7 +119,7 @@ def test_a_clock_that_is_set_makes_nobody_of_a_living_holder(store: Store, set_c
     """As it is after a boot or when a virtual machine is resumed; all that then changes is since when it has run."""
     with hold_lease(store, "first"):
         set_clock()
-        with pytest.raises(TableBusyError, match="job 'first'"), hold_lease(store, "second"):
+        with pytest.raises(BusyError, match="job 'first'"), hold_lease(store, "second"):
             pass
 
 
@@ -136,7 +136,7 @@ def test_a_holder_that_ended_and_was_not_asked_for_is_replaced_at_once(store: St
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
         stat = Path(f"/proc/{process.pid}/stat")
         claim(store, 1, replace(this_process("killed"), pid=process.pid, began=stat.read_text().split()[21]))
-        with pytest.raises(TableBusyError, match="job 'killed'"), hold_lease(store, "next"):
+        with pytest.raises(BusyError, match="job 'killed'"), hold_lease(store, "next"):
             pass
         process.kill()
         while stat.read_text().split()[2] != "Z":
@@ -157,7 +157,7 @@ def test_a_process_that_cannot_be_told_is_judged_by_its_beat(store: Store, holde
         return
     with beating(store) as holder:
         try:
-            with pytest.raises(TableBusyError, match="job 'hidden'"), hold_lease(store, "next"):
+            with pytest.raises(BusyError, match="job 'hidden'"), hold_lease(store, "next"):
                 pass
         finally:
             holder.kill()
@@ -171,7 +171,7 @@ def test_a_run_of_the_version_before_is_not_replaced_while_it_lives(store: Store
     store.write("lease/000001.json", json.dumps(old).encode())
     with beating(store) as holder:
         try:
-            with pytest.raises(TableBusyError, match="job 'of before'"), hold_lease(store, "next"):
+            with pytest.raises(BusyError, match="job 'of before'"), hold_lease(store, "next"):
                 pass
         finally:
             holder.kill()
@@ -194,7 +194,7 @@ def test_a_newcomer_that_is_stopped_while_it_looks_looks_on(store: Store, monkey
     now = [time.monotonic()]
     monkeypatch.setattr(lease_module.time, "sleep", sleep)
     monkeypatch.setattr(lease_module.time, "monotonic", lambda: now[0])
-    with pytest.raises(TableBusyError), hold_lease(store, "next"):
+    with pytest.raises(BusyError), hold_lease(store, "next"):
         pass
 
 

@@ -48,7 +48,7 @@ _PIPELINE = "labelmill.label.spread.pipeline"
 def run(loaded: LoadedSpec) -> Receipt:
     """Run the label job of a spec to its end and return its receipt.
 
-    TableBusyError: another run is on the table. FailureBudgetError: too many pictures failed. Whatever ends the run,
+    BusyError: another run is on the table. FailureBudgetError: too many pictures failed. Whatever ends the run,
     what it committed stays, and the same command goes on from there.
     """
     spec = loaded.spec
