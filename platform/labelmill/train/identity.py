@@ -7,7 +7,7 @@ finished is found again under the name that it gave, unless what is known of it 
 import hashlib
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -63,9 +63,9 @@ class Identity:
             if origin.why is not None:
                 raise origin.why
 
-    def published(self, registry: Registry) -> Bundle | None:
-        """The version that this very run gave, if it got so far."""
-        for number in reversed(registry.versions(self.spec.name)):
+    def published(self, registry: Registry, beside: Collection[int] = ()) -> Bundle | None:
+        """The version that this very run gave, if it got so far, looked for `beside` those that are known."""
+        for number in sorted(set(registry.versions(self.spec.name)) - set(beside), reverse=True):
             try:
                 bundle = registry.resolve(f"{self.spec.name}@{number}")
             except BundleError as exc:

@@ -56,7 +56,8 @@ def run(loaded: LoadedSpec) -> TrainResult:
     """Train, measure, publish, and promote as the spec says.
 
     A run that was cut short goes on from its last complete epoch when it is started again with the same spec and data;
-    one that was published already is not repeated. DataError, ClusterError, RegistryError, StorageError, BundleError.
+    one that was published already is not repeated. BusyError: another process is at the very same run. DataError,
+    ClusterError, RegistryError, StorageError, BundleError, FencedError.
     """
     spec = loaded.spec
     if not isinstance(spec, TrainSpec):
@@ -65,12 +66,14 @@ def run(loaded: LoadedSpec) -> TrainResult:
     training_set = load_training_set(spec)
     check_threshold_labels(spec, training_set.labels)
     identity = identity_of(loaded, training_set.fingerprint)
+    known = registry.versions(spec.name)
     bundle = identity.published(registry)
     folder = find_folder(registry, identity)
     if bundle is not None and not folder.exists():
         return TrainResult(bundle, None)
     with held(folder, registry, identity) as lease:
-        bundle = identity.published(registry)  # whoever held the folder before may have finished
+        # Whoever held the folder before may have finished.
+        bundle = bundle or identity.published(registry, beside=known)
         if bundle is not None and not folder.exists():
             return TrainResult(bundle, None)
         identity.check_origins()
