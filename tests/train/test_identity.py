@@ -65,6 +65,16 @@ def test_another_value_of_a_variable_is_another_run(tmp_path: Path):
     assert plain.digest == digests[0] == identity(tmp_path, {**environs[0], "LR": "3e-3"}, **changes).digest
 
 
+def test_a_variable_whose_name_sounds_like_a_secret_decides_the_run_and_stands_nowhere(tmp_path: Path):
+    model = {"architecture": "${KEYPOINT_ARCH}", "weights": "scratch", "image_size_px": 32}
+    one, other = (
+        identity(tmp_path, {"KEYPOINT_ARCH": f"timm/{name}"}, model=model) for name in ("test_resnet", "resnet18")
+    )
+    assert one.digest != other.digest
+    assert one.source == other.source
+    assert one.digest == identity(tmp_path, model=model | {"architecture": "timm/test_resnet"}).digest
+
+
 @pytest.mark.parametrize("registry", ["plain", "${STORE}", "${STORE:-./elsewhere}/models"])
 def test_a_spec_without_other_variables_keeps_the_identity_it_had(tmp_path: Path, registry: str):
     """Where the registry lies decides nothing: it is in the digest as it is written."""

@@ -51,7 +51,7 @@ class Identity:
 
     @property
     def digest(self) -> str:
-        return run_digest(self.source, self.fingerprint, self.start)
+        return self._digest(self.start)
 
     def noted(self) -> dict[str, Any]:
         """What a bundle notes, to be known by."""
@@ -101,12 +101,17 @@ class Identity:
                 ", ".join(unknown),
             )
 
+    def _digest(self, start: Mapping[str, str]) -> str:
+        # Where the registry lies decides nothing: it is digested as it was written, as it always was.
+        values = self.spec.model_dump(mode="json", exclude_unset=True, exclude={"registry"})
+        return run_digest(_filled(self.source, values), self.fingerprint, start)
+
     def _made(self, bundle: Bundle) -> bool:
         """What is no longer there was what the bundle says it was."""
         noted = bundle.metrics.get("start", {})
         gone = [origin.name for origin in self.origins if origin.digest is None]
         start = self.start | {name: noted[name] for name in gone if name in noted}
-        return bool(bundle.metrics.get("run") == run_digest(self.source, self.fingerprint, start))
+        return bool(bundle.metrics.get("run") == self._digest(start))
 
     def _made_by_the_version_before(self, registry: Registry, bundle: Bundle) -> bool:
         if bundle.metrics.get("run") != self.earlier:
@@ -138,7 +143,6 @@ def identity_of(loaded: LoadedSpec, fingerprint: str) -> Identity:
     """The identity of a run on labelled pictures with this fingerprint."""
     spec = loaded.spec
     assert isinstance(spec, TrainSpec)
-    # Where the registry lies decides nothing, and it was always digested as it was written.
     where = {"registry": loaded.written["registry"]} if "registry" in loaded.written else {}
     return Identity(
         spec,
@@ -166,6 +170,16 @@ def decisive(source: Mapping[str, Any]) -> dict[str, Any]:
         for key, value in source.items()
         if key not in _NOT_IN_DIGEST
     }
+
+
+def _filled(source: Any, values: Any) -> Any:
+    """`source` with its values where it keeps a variable whose name sounds like a secret: a digest shows none."""
+    if isinstance(source, dict):
+        inside = values if isinstance(values, dict) else {}
+        return {key: _filled(inner, inside.get(key)) for key, inner in source.items()}
+    if isinstance(source, list) and isinstance(values, list) and len(source) == len(values):
+        return [_filled(inner, value) for inner, value in zip(source, values, strict=True)]
+    return values if isinstance(source, str) and "${" in source and isinstance(values, str) else source
 
 
 def differing(one: Any, other: Any, prefix: str = "") -> Iterator[str]:
