@@ -8,8 +8,9 @@ import hashlib
 import json
 import logging
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import cache
 from typing import Any
 
 from labelmill.errors import BundleError
@@ -33,16 +34,14 @@ _NOTED = ("name", "registry", "data.images", "data.labels", "model.architecture"
 class Identity:
     """What decides a run: the spec with its variables filled in, the labelled pictures, and what it starts from.
 
-    `earlier` is the digest by which the version before knew the same run. It may stand for others as well, in which
-    `variables`, the fields that hold one, had other values.
+    `written` is the spec with its variables as they were written.
     """
 
     spec: TrainSpec
     source: Mapping[str, Any]
     fingerprint: str
     origins: tuple[Origin, ...] = ()
-    earlier: str = ""
-    variables: tuple[str, ...] = ()
+    written: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def start(self) -> dict[str, str]:
@@ -52,6 +51,17 @@ class Identity:
     @property
     def digest(self) -> str:
         return self._digest(self.start)
+
+    @property
+    def earlier(self) -> str:
+        """The digest by which the version before knew the same run. It may stand for others as well, in which
+        `variables` had other values."""
+        return run_digest(self.written, self.fingerprint)
+
+    @property
+    def variables(self) -> list[str]:
+        """The fields that hold one."""
+        return list(differing(self.written, self.source))
 
     def noted(self) -> dict[str, Any]:
         """What a bundle notes, to be known by."""
@@ -94,11 +104,9 @@ class Identity:
     def tell_unknown(self, what: str) -> None:
         """Say of what the version before made that it did not note some values."""
         if unknown := [name for name in self.variables if name not in _NOTED]:
-            logger.warning(
-                "%s is of an earlier labelmill, which did not note what the variables in %s were: they count as what "
-                "they are now. To train anew, write a value there instead of a variable.",
-                what,
-                ", ".join(unknown),
+            _say(
+                f"{what} is of an earlier labelmill, which did not note what the variables in {', '.join(unknown)} "
+                "were: they count as what they are now. To train anew, write a value there instead of a variable."
             )
 
     def _digest(self, start: Mapping[str, str]) -> str:
@@ -149,8 +157,7 @@ def identity_of(loaded: LoadedSpec, fingerprint: str) -> Identity:
         decisive({**loaded.source, **where}),
         fingerprint,
         origins_of(spec, Registry(spec.registry)),
-        run_digest(loaded.written, fingerprint),
-        tuple(differing(decisive(loaded.written), decisive(loaded.source))),
+        decisive(loaded.written),
     )
 
 
@@ -170,6 +177,11 @@ def decisive(source: Mapping[str, Any]) -> dict[str, Any]:
         for key, value in source.items()
         if key not in _NOT_IN_DIGEST
     }
+
+
+@cache
+def _say(line: str) -> None:
+    logger.warning("%s", line)  # once a process, however often the run is looked for
 
 
 def _filled(source: Any, values: Any) -> Any:
