@@ -1,13 +1,15 @@
 """Fixtures that tests of several parts share."""
 
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 from uuid import uuid4
 
 import boto3
+import psutil
 import pytest
 from moto.server import ThreadedMotoServer
 
@@ -22,6 +24,23 @@ def harmful_decoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleTy
     path = [harm.make_decoder_harmful(tmp_path / "harm"), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, path)))
     return harm
+
+
+@pytest.fixture
+def set_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Sets the machine's clock five seconds on, as psutil sees it: the kernel then says that it booted later."""
+    folder = tmp_path / "proc"
+
+    def set_it() -> None:
+        folder.mkdir()
+        for path in Path("/proc").iterdir():
+            if path.name != "stat":
+                (folder / path.name).symlink_to(path)
+        later = re.sub(r"btime (\d+)", lambda found: f"btime {int(found[1]) + 5}", Path("/proc/stat").read_text())
+        (folder / "stat").write_text(later)
+        monkeypatch.setattr(psutil, "PROCFS_PATH", str(folder))
+
+    return set_it
 
 
 @pytest.fixture(scope="session")

@@ -18,8 +18,8 @@
     ├── BundleError                a model bundle is damaged, or of a format we cannot read
     ├── RegistryError              a model, version or alias that is not in the registry, or a lost race for one
     ├── TableError                 a label table cannot be opened or written
-    │   ├── TableBusyError         another run holds its lease
-    │   └── FencedError            another run took the table over; nothing of ours may be committed any more
+    ├── BusyError                  another run holds the lease of a table, or of a training run
+    ├── FencedError                another run took the lease over; nothing of ours may be committed any more
     ├── FailureBudgetError         too many pictures failed; the run stopped and kept what it committed
     └── ClusterError               Ray did not do what was asked, or a server could not listen
         ├── NoRayError             it could not be started or reached
@@ -30,6 +30,7 @@ A message says what was expected, what came, and what to do, on one line. It nev
 
 __all__ = [
     "BundleError",
+    "BusyError",
     "ChangedError",
     "ClusterError",
     "CrashedError",
@@ -46,7 +47,6 @@ __all__ = [
     "SlowDownError",
     "SpecError",
     "StorageError",
-    "TableBusyError",
     "TableError",
     "TimedOutError",
     "TooLargeError",
@@ -126,11 +126,11 @@ class RegistryError(LabelmillError): ...
 class TableError(LabelmillError): ...
 
 
-class TableBusyError(TableError):
+class BusyError(LabelmillError):
     exit_code = 5
 
 
-class FencedError(TableError): ...
+class FencedError(LabelmillError): ...
 
 
 class FailureBudgetError(LabelmillError):

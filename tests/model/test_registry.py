@@ -10,6 +10,7 @@ from bundles import make_bundle, make_draft
 from labelmill.errors import BundleError, RegistryError
 from labelmill.model.bundle import WEIGHTS_NAME
 from labelmill.model.registry import Registry
+from labelmill.model.registry.numbers import claim_number
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +57,7 @@ def test_processes_at_once_never_share_a_version(registry, draft):
 
 def test_crash_while_publishing_leaves_a_number_that_is_skipped(registry, draft):
     publish(registry, draft, 1)
-    registry._claim_version("tiny")
+    claim_number(registry._store, "tiny")
     assert registry.versions("tiny") == [1]
     with pytest.raises(RegistryError, match="no tiny@2"):
         registry.resolve("tiny@2")
@@ -166,6 +167,129 @@ def test_unknown_references_name_what_is_there(registry, draft):
         registry.resolve("tiny@curent")
     with pytest.raises(RegistryError, match="no tiny@canary"):
         registry.rollback("tiny", "canary")
+
+
+@pytest.mark.parametrize("promoted", [False, True])
+def test_the_number_of_a_deleted_version_is_never_given_again(registry, draft, promoted):
+    publish(registry, draft, 3)
+    if promoted:
+        registry.promote("tiny@3")
+    delete(registry, "tiny/3/")
+    assert registry.publish("tiny", draft).version == 4
+    for number in (1, 2, 4):
+        delete(registry, f"tiny/{number}/")
+    assert registry.names() == []
+    assert registry.publish("tiny", draft).version == 5
+
+
+def test_a_number_given_by_an_older_labelmill_is_remembered_by_the_aliases_history(registry, draft):
+    """Before there were rows of numbers: the deleted version is known from the promotions alone."""
+    publish(registry, draft, 3)
+    for version in (3, 1):
+        registry.promote(f"tiny@{version}")
+    delete(registry, "tiny/numbers/")
+    delete(registry, "tiny/3/")
+    assert registry.publish("tiny", draft).version == 4
+
+
+def test_a_version_that_an_older_labelmill_publishes_keeps_its_number(registry, draft):
+    publish(registry, draft, 1)
+    registry._store.write("tiny/2/claim.json", b"{}")
+    assert registry.publish("tiny", draft).version == 3
+
+
+def delete(registry, prefix):
+    for key in list(registry._store.keys(prefix)):
+        registry._store.delete(key)
+
+
+def test_an_alias_of_a_deleted_version_is_refused_in_one_line_and_can_be_rolled_back(registry, draft):
+    publish(registry, draft, 4)
+    for version in (1, 2, 3, 4):
+        registry.promote(f"tiny@{version}")
+    delete(registry, "tiny/4/")
+    delete(registry, "tiny/2/")
+    with pytest.raises(RegistryError, match=r"^tiny@current points to version 4, which is no longer in .*: 1, 3\.$"):
+        registry.resolve("tiny@current")
+    assert registry.rollback("tiny").version == 3
+    assert registry.rollback("tiny").version == 1
+    with pytest.raises(RegistryError, match=r"version 1 is the first .* of those that are still there. Versions: 1, 3"):
+        registry.rollback("tiny")
+    delete(registry, "tiny/1/")
+    delete(registry, "tiny/3/")
+    with pytest.raises(RegistryError, match=r"no model 'tiny'"):
+        registry.resolve("tiny@1")
+
+
+FOREIGN = [
+    "aliases/.DS_Store",
+    "aliases/desktop.ini",
+    "aliases/Thumbs.db",
+    "aliases/._current",
+    "aliases/.DS_Store/x",
+    "aliases/staging/000001.json.part",
+    "aliases/current/._000001.json",
+    "aliases/current/000009.json.6eF3a2b1",
+    "aliases/current/.DS_Store",
+    "aliases/current/000001 (copy).json",
+    "aliases/current/old/000007.json",
+    "3/bundle.json.6eF3a2b1",
+    "numbers/._000001.json",
+    "numbers/.DS_Store",
+    ".DS_Store",
+    "007/bundle.json",
+]
+
+
+@pytest.mark.parametrize("key", FOREIGN)
+def test_a_foreign_file_hides_nothing_and_is_named_once(registry, draft, key, caplog):
+    publish(registry, draft, 2)
+    registry.promote("tiny@1")
+    registry.promote("tiny@2")
+    registry._store.write(f"tiny/{key}", b"")
+    assert registry.names() == ["tiny"]
+    assert registry.versions("tiny") == [1, 2]
+    assert registry.aliases("tiny") == registry.aliases("tiny") == {"current": 2}
+    assert registry.resolve("tiny@current").version == 2
+    with pytest.raises(RegistryError, match="versions: 1, 2; aliases: current"):
+        registry.resolve("tiny@typo")
+    assert [row.number for row in registry.history("tiny")] == [1, 2]
+    assert registry.promote("tiny@1").number == 3
+    assert registry.rollback("tiny").version == 2
+    assert registry.publish("tiny", draft).version in (3, 4)
+    assert len(warnings_of(caplog, key)) == key.startswith(("aliases/", "3/"))
+
+
+def warnings_of(caplog, words):
+    return [record for record in caplog.records if record.name.startswith("labelmill") and words in record.getMessage()]
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b'{"number": 2, "vers', b"\xff\xfe", b"[]", b"null", b'{"number": 1, "version": 1}']
+)
+def test_half_of_a_row_is_named_and_no_other_row_stands_for_it(registry, draft, data, caplog):
+    publish(registry, draft, 3)
+    registry.promote("tiny@1")
+    registry.promote("tiny@3", "canary")
+    key = "tiny/aliases/current/000002.json"
+    registry._store.write(key, data)
+    assert registry.aliases("tiny") == {"canary": 3}
+    assert len(warnings_of(caplog, key)) == 1
+    for ask in (lambda: registry.resolve("tiny@current"), lambda: registry.rollback("tiny")):
+        with pytest.raises(RegistryError, match=r"000002.json is not a row of an alias .*: remove it"):
+            ask()
+    assert registry.promote("tiny@2").number == 3
+    assert registry.aliases("tiny") == {"canary": 3, "current": 2}
+    assert [row.number for row in registry.history("tiny")] == [1, 3]
+    assert registry.rollback("tiny").version == 1
+
+
+def test_a_row_under_another_s_number_is_none(registry, draft):
+    publish(registry, draft, 2)
+    registry.promote("tiny@1")
+    registry._store.write("tiny/aliases/current/000005.json", registry._store.read("tiny/aliases/current/000001.json"))
+    with pytest.raises(RegistryError, match="it says number 1"):
+        registry.resolve("tiny@current")
 
 
 @pytest.mark.parametrize("reference", ["tiny", "tiny@", "@1", "Tiny@1", "../x@1", "tiny@../1", "tiny@Current", "a/b@1"])

@@ -10,10 +10,10 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
 
-from labelmill.errors import TableBusyError, TableError
+from labelmill.errors import BusyError, TableError
 from labelmill.storage import open_store
+from labelmill.storage.lease import hold_lease
 from labelmill.table.data_file import put_data_file
-from labelmill.table.lease import hold_lease
 from labelmill.table.row import DATA_SCHEMA
 from labelmill.table.table import LabelTable
 from labelmill.table.upkeep import compact, find_unneeded, vacuum
@@ -88,7 +88,7 @@ def test_neither_touches_the_files_of_a_run_at_work(uri: str) -> None:
     aside = open_store(f"{uri}/_labelmill")
     with hold_lease(aside, "nightly"):
         for upkeep in (lambda: compact(uri), lambda: vacuum(uri, older_than_h=0)):
-            with pytest.raises(TableBusyError, match="job 'nightly'"):
+            with pytest.raises(BusyError, match="job 'nightly'"):
                 upkeep()
     assert len(list(Path(uri).glob("labelled_on=*/*.parquet"))) == 13
 

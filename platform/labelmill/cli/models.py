@@ -57,7 +57,10 @@ def list_models(registry: RegistryUri = "./demo/registry") -> None:
     rows = []
     for name in store.names():
         versions = store.versions(name)
-        aliases = ", ".join(f"{alias} -> {version}" for alias, version in store.aliases(name).items())
+        aliases = ", ".join(
+            f"{alias} -> {version}{'' if version in versions else ' (deleted)'}"
+            for alias, version in store.aliases(name).items()
+        )
         rows.append([name, str(len(versions)), str(versions[-1]), aliases])
     if not rows:
         put(f"no models in {printable(store.uri)}", err=True)

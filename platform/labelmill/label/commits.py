@@ -7,8 +7,8 @@ import time
 from datetime import date
 
 from labelmill.errors import FencedError, StorageError, TableError
+from labelmill.storage.lease import Lease
 from labelmill.table.data_file import DataFile
-from labelmill.table.lease import Lease
 from labelmill.table.writer import TableWriter
 
 __all__ = ["Commits"]

@@ -33,7 +33,7 @@ from labelmill.model.engines import choose_engine
 from labelmill.model.registry import Registry
 from labelmill.spec import LabelSpec, LoadedSpec
 from labelmill.storage import Store, open_store
-from labelmill.table.lease import Lease, hold_lease
+from labelmill.storage.lease import Lease, hold_lease
 from labelmill.table.table import LabelTable
 from labelmill.table.writer import TableWriter
 
@@ -48,7 +48,7 @@ _PIPELINE = "labelmill.label.spread.pipeline"
 def run(loaded: LoadedSpec) -> Receipt:
     """Run the label job of a spec to its end and return its receipt.
 
-    TableBusyError: another run is on the table. FailureBudgetError: too many pictures failed. Whatever ends the run,
+    BusyError: another run is on the table. FailureBudgetError: too many pictures failed. Whatever ends the run,
     what it committed stays, and the same command goes on from there.
     """
     spec = loaded.spec

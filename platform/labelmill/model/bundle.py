@@ -58,7 +58,7 @@ class ModelCard:
 
     binary has one label, the positive one; its logit goes through a sigmoid, as do multi_label's; multi_class has a
     softmax. `thresholds` has a value a label (multi_class: may be empty). `calibration` is one of the forms of
-    `labelmill.model.calibration`. `spec` is the job spec before substitution.
+    `labelmill.model.calibration`. `spec` is the job spec with its variables filled in.
     """
 
     task: Task

@@ -23,12 +23,12 @@ def keep_receipt(aside: Store, run_id: str, account: str, page: str) -> None:
 def past_receipts(table: str) -> Iterator[dict[str, Any]]:
     """The receipts of the runs on a table, newest first and each as it is asked for; none where none ever ran.
 
-    One that is damaged is left out: it is an account, not the table.
+    One that is damaged, or a copy under another name, is left out: it is an account, not the table.
     """
     aside = open_store(open_store(table).address("_labelmill"))
     names = sorted((key for key in aside.keys(f"{_FOLDER}/") if key.endswith(".json")), reverse=True)
     for name in names:
         with suppress(ValueError):
             receipt = json.loads(aside.read(name))
-            if isinstance(receipt, dict) and "run_id" in receipt:
+            if isinstance(receipt, dict) and name == f"{_FOLDER}/{receipt.get('run_id')}.json":
                 yield receipt

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from labelmill.storage import Store, open_store
-from labelmill.table.lease import hold_lease
+from labelmill.storage.lease import hold_lease
 from labelmill.table.table import LabelTable
 from labelmill.table.writer import TableWriter
 
@@ -33,7 +33,7 @@ class Unneeded:
 
 
 def compact(uri: str) -> Compaction:
-    """Merge the small files of every day, into files of up to 256 MiB. TableBusyError: a run is on the table.
+    """Merge the small files of every day, into files of up to 256 MiB. BusyError: a run is on the table.
 
     A day whose files are all large already, or who has only one, stays as it is; rows stay as they are.
     """
@@ -66,7 +66,7 @@ def find_unneeded(uri: str, *, older_than_h: float) -> list[Unneeded]:
 
 
 def vacuum(uri: str, *, older_than_h: float) -> list[Unneeded]:
-    """Delete what `find_unneeded` finds. TableBusyError: a run is on the table, and its files have no reference yet."""
+    """Delete what `find_unneeded` finds. BusyError: a run is on the table, and its files have no reference yet."""
     table = LabelTable(uri)
     with hold_lease(_aside(table), "labels vacuum") as lease:
         store, unneeded = open_store(uri), find_unneeded(uri, older_than_h=older_than_h)

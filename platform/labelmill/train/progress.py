@@ -7,16 +7,19 @@ started again, and a run that resumes with other workers all read the same place
 """
 
 import json
+import re
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from labelmill.errors import NotFoundError
+from labelmill.errors import NotFoundError, StorageError
 from labelmill.images.transform import Preprocessing
 from labelmill.spec import Optimize
 from labelmill.storage import open_store
+from labelmill.storage.lease import LEASE_FOLDER
 
 __all__ = ["METRIC_BY_TASK", "Epoch", "Progress", "RunFolder"]
 
@@ -24,6 +27,9 @@ __all__ = ["METRIC_BY_TASK", "Epoch", "Progress", "RunFolder"]
 METRIC_BY_TASK: Mapping[str, str] = {"binary": "map", "multi_label": "map", "multi_class": "accuracy"}
 
 _PROGRESS = "progress.json"
+_NOTE = "run.json"
+# What a run goes on from. Anything else may lie there, too: a note, a file of the operating system.
+_STATE = re.compile(r"(progress|search)\.json|(trials|tensorboard)/.*|[a-z].*\.safetensors")
 _FORMAT = 2
 _CHECKPOINT = ".safetensors"
 _NUM_UNREADABLE_KEPT = 1000
@@ -123,11 +129,8 @@ class RunFolder:
 
     def progress(self) -> Progress | None:
         """What is complete, or None before the first epoch is. A record of another format counts as none."""
-        try:
-            values = json.loads(self._store.read(_PROGRESS))
-        except NotFoundError:
-            return None
-        return Progress.from_json(values) if values["format"] == _FORMAT else None
+        values = self._read(_PROGRESS)
+        return None if values is None or values["format"] != _FORMAT else Progress.from_json(values)
 
     def save(
         self, progress: Progress, write_weights: Callable[[Path], None], write_rest: Callable[[Path], None]
@@ -151,13 +154,41 @@ class RunFolder:
         weights.write_bytes(self._store.read(_key("weights", progress)))
         rest.write_bytes(self._store.read(_key("rest", progress)))
 
+    def note(self, record: Mapping[str, Any]) -> None:
+        """Keep what the run is, for those that come after it."""
+        self._store.write(_NOTE, json.dumps(record).encode())
+
+    def noted(self) -> dict[str, Any] | None:
+        """What the run is; None where an older labelmill began it."""
+        return self._read(_NOTE)
+
     def exists(self) -> bool:
-        return next(iter(self._store.keys()), None) is not None
+        """Whether the run has anything to go on from."""
+        return any(_STATE.fullmatch(key) for key in self._keys())
+
+    def begun_at(self) -> datetime:
+        """When the oldest of what is there was written."""
+        return min(self._store.info(key).modified_at for key in self._keys())
 
     def remove(self) -> None:
-        """Remove the checkpoints: `progress.json` last, so that a removal cut short is begun again."""
-        for key in sorted(self._store.keys(), key=lambda key: key == _PROGRESS):
+        """Remove all but the lease: `progress.json` last, so that a removal cut short is begun again."""
+        for key in sorted(self._keys(), key=lambda key: key == _PROGRESS):
             self._store.delete(key)
+
+    def _keys(self) -> list[str]:
+        return [key for key in list(self._store.keys()) if not key.startswith(f"{LEASE_FOLDER}/")]
+
+    def _read(self, key: str) -> dict[str, Any] | None:
+        try:
+            values: dict[str, Any] = json.loads(self._store.read(key))
+        except NotFoundError:
+            return None
+        except ValueError as exc:
+            raise StorageError(
+                f"{self._store.address(key)} is damaged ({exc}), so the unfinished run cannot go on: remove "
+                f"{self.uri} to begin it anew."
+            ) from exc
+        return values
 
     def _upload(self, key: str, write: Callable[[Path], None]) -> None:
         with tempfile.TemporaryDirectory() as folder:

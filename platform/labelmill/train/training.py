@@ -1,36 +1,31 @@
 """A training run: spec in, published bundle out. The same spec again resumes it, or says there is nothing to do."""
 
-import hashlib
-import json
 import logging
 import tempfile
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from labelmill.dataset import inspect, load_training_set
+from labelmill.dataset import TrainingSet, inspect, load_training_set
 from labelmill.errors import SpecError
 from labelmill.model.bundle import Bundle
 from labelmill.model.cache import check_cache
 from labelmill.model.registry import Registry
 from labelmill.spec import LoadedSpec, TrainSpec
+from labelmill.storage.lease import Lease
 from labelmill.train.candidate import make_candidate
 from labelmill.train.feed.feed import check_unreadable
+from labelmill.train.identity import Identity, identity_of, run_digest
 from labelmill.train.job import Job
-from labelmill.train.progress import RunFolder
 from labelmill.train.publication.promotion import Promotion, decide_promotion
-from labelmill.train.publication.publication import check_threshold_labels, publish
+from labelmill.train.publication.publication import check_threshold_labels, measured_draft
 from labelmill.train.publication.report import REPORT_NAME
 from labelmill.train.tracking.tensorboard import write_events
 from labelmill.train.tracking.tracking import tracked
+from labelmill.train.unfinished import find_folder, held
 
 __all__ = ["TrainResult", "run", "run_digest"]
 
 logger = logging.getLogger(__name__)
-
-# What decides where and how fast a run goes, or what happens after it, but not what comes out.
-_NOT_IN_DIGEST = ("workers", "promote", "tracking", "max_accuracy_loss")
 
 
 @dataclass(frozen=True)
@@ -62,7 +57,8 @@ def run(loaded: LoadedSpec) -> TrainResult:
     """Train, measure, publish, and promote as the spec says.
 
     A run that was cut short goes on from its last complete epoch when it is started again with the same spec and data;
-    one that was published already is not repeated. DataError, ClusterError, RegistryError, StorageError, BundleError.
+    one that was published already is not repeated. BusyError: another process is at the very same run. DataError,
+    ClusterError, RegistryError, StorageError, BundleError, FencedError.
     """
     spec = loaded.spec
     if not isinstance(spec, TrainSpec):
@@ -70,52 +66,43 @@ def run(loaded: LoadedSpec) -> TrainResult:
     registry = Registry(spec.registry)
     training_set = load_training_set(spec)
     check_threshold_labels(spec, training_set.labels)
-    digest = run_digest(loaded.source, training_set.fingerprint)
-    folder = RunFolder(f"{registry.uri}/{spec.name}/runs/{digest[:16]}")
-    bundle = _published(registry, spec.name, digest)
+    identity = identity_of(loaded, training_set.fingerprint)
+    known = registry.versions(spec.name)
+    bundle = identity.published(registry)
+    folder = find_folder(registry, identity)
     if bundle is not None and not folder.exists():
         return TrainResult(bundle, None)
     check_cache()  # the result is measured from there, which may be hours away
-    job = Job(_with_absolute_addresses(spec, registry), training_set.labels, folder.uri, _decisive(loaded.source))
-    with tracked(job) as tracking:
-        if bundle is None:
-            findings = inspect(spec, training_set)
-            check_unreadable(spec, findings.unreadable, training_set.num_pictures)
-            with tempfile.TemporaryDirectory(prefix="labelmill-draft-") as draft:
-                candidate = make_candidate(job, training_set, Path(draft)).knowing(findings)
-                if candidate.progress is not None:
-                    write_events(spec, candidate.progress, Path(draft))
-                bundle = publish(loaded, registry, training_set, candidate, Path(draft), digest)
-        tracking.finish(bundle)
-    promotion = decide_promotion(spec, registry, bundle, training_set.measured)
-    if promotion.promoted:
-        registry.promote(bundle.reference, reason=promotion.reason)
-    folder.remove()  # last: until then the same spec again finishes what is missing
+    with held(folder, registry, identity) as lease:
+        # Whoever held the folder before may have finished.
+        bundle = bundle or identity.published(registry, beside=known)
+        if bundle is not None and not folder.exists():
+            return TrainResult(bundle, None)
+        identity.check_origins()
+        job = Job(
+            _with_absolute_addresses(spec, registry), training_set.labels, folder.uri, identity.source, lease.fence
+        )
+        with tracked(job) as tracking:
+            if bundle is None:
+                bundle = _train(loaded, job, training_set, identity, lease)
+            tracking.finish(bundle)
+        promotion = decide_promotion(spec, registry, bundle, training_set.measured)
+        if promotion.promoted:
+            registry.promote(bundle.reference, reason=promotion.reason)
+        folder.remove()  # last: until then the same spec again finishes what is missing
     return TrainResult(bundle, promotion)
 
 
-def run_digest(source: Mapping[str, Any], fingerprint: str) -> str:
-    """The identity of a run: sha256 of the spec as written and of the data."""
-    return hashlib.sha256(json.dumps([_decisive(source), fingerprint], sort_keys=True).encode()).hexdigest()
-
-
-def _decisive(source: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        key: {name: part for name, part in value.items() if name not in _NOT_IN_DIGEST}
-        if isinstance(value, dict)
-        else value
-        for key, value in source.items()
-        if key not in _NOT_IN_DIGEST
-    }
-
-
-def _published(registry: Registry, name: str, digest: str) -> Bundle | None:
-    """The version that this very run gave, if it got so far."""
-    for number in reversed(registry.versions(name)):
-        bundle = registry.resolve(f"{name}@{number}")
-        if bundle.metrics.get("run") == digest:
-            return bundle
-    return None
+def _train(loaded: LoadedSpec, job: Job, training_set: TrainingSet, identity: Identity, lease: Lease) -> Bundle:
+    findings = inspect(job.spec, training_set)
+    check_unreadable(job.spec, findings.unreadable, training_set.num_pictures)
+    with tempfile.TemporaryDirectory(prefix="labelmill-draft-") as folder:
+        candidate = make_candidate(job, training_set, Path(folder)).knowing(findings)
+        if candidate.progress is not None:
+            write_events(job.spec, candidate.progress, Path(folder))
+        draft = measured_draft(loaded, training_set, candidate, Path(folder), identity.noted())
+        lease.check()  # whoever took the run over publishes it
+        return Registry(job.spec.registry).publish(job.spec.name, draft)
 
 
 def _with_absolute_addresses(spec: TrainSpec, registry: Registry) -> TrainSpec:

@@ -447,13 +447,34 @@ def test_overrides_replace_add_and_are_named_in_errors(write):
     assert refusal(path, "name=[").startswith("--set name: not valid YAML")
 
 
-def test_variables_are_filled_in_and_the_source_is_kept(write):
+def test_variables_are_filled_in(write):
     path = write(LABEL.replace("./registry", "${STORE:-./fallback}/models").replace("./inbox", "a$${b}"))
     loaded = load_spec(path, environ={"STORE": "s3://bucket"})
     assert (loaded.spec.registry, loaded.spec.images) == ("s3://bucket/models", "a${b}")
-    assert loaded.source["registry"] == "${STORE:-./fallback}/models"
     assert load_spec(path, environ={"STORE": ""}).spec.registry == "./fallback/models"
     assert load_spec(write(SERVE + "port: ${PORT}"), environ={"PORT": "81"}).spec.port == 81
+
+
+def test_the_record_of_a_spec_says_what_was_used_and_not_what_was_written(write):
+    text = TRAIN.replace("learning_rate: 1e-3", 'learning_rate: "${LR}", schedule: "${SCHEDULE:-cosine}"')
+    path = write(text.replace("./registry", "${STORE:-./fallback}/models").replace("epochs: 2", 'epochs: "${PASSES}"'))
+    loaded = load_spec(path, environ={"LR": "1e-2", "STORE": "s3://bucket", "PASSES": "07"})
+    assert loaded.source["registry"] == "s3://bucket/models"
+    assert loaded.source["optimize"] == {"epochs": 7, "batch_size": 8, "learning_rate": 0.01, "schedule": "cosine"}
+    assert loaded.written["optimize"]["learning_rate"] == "${LR}"
+    same = load_spec(path, ["optimize.learning_rate=0.01"], environ={"LR": "9", "STORE": "s3://bucket", "PASSES": "7"})
+    assert same.source == loaded.source
+    searched = "tune={trials: 2, search: {optimize.weight_decay: ['${A}', 0.1]}}"
+    tuned = load_spec(write(TRAIN), [searched], environ={"A": "0.5"})
+    assert tuned.source["tune"]["search"]["optimize.weight_decay"] == ["0.5", 0.1]
+
+
+def test_a_spec_without_variables_is_on_record_as_it_was_written(write):
+    for text in (LABEL, SERVE, TRAIN, EVALUATE, TRAIN + "augment: {preset: heavy}\ncalibration: none\ntune: null\n"):
+        loaded = load_spec(write(text))
+        assert loaded.source == loaded.written
+    assert loaded.source["augment"] == {"preset": "heavy"}
+    assert (loaded.source["workers"], loaded.source["tune"]) == ({"count": 1}, None)
 
 
 def test_a_variable_that_is_not_set_is_named_with_line_and_field(write):
@@ -503,8 +524,11 @@ def test_a_secret_is_never_repeated(write, text):
 def test_a_secret_does_not_travel_with_the_loaded_spec(write):
     path = write(SERVE + 'api_keys: ["${MY_KEY}", s3cr3t]')
     loaded = load_spec(path, environ={"MY_KEY": "s3cr3t-too"})
-    assert loaded.source["api_keys"] == ["${MY_KEY}", "**********"]
+    assert loaded.source["api_keys"] == loaded.written["api_keys"] == ["${MY_KEY}", "**********"]
     assert "s3cr3t" not in repr(loaded)
+    kept = load_spec(write(LABEL.replace("./inbox", "s3://bucket/${MY_TOKEN}")), environ={"MY_TOKEN": "s3cr3t"})
+    assert kept.spec.images == "s3://bucket/s3cr3t"
+    assert kept.source["images"] == "s3://bucket/${MY_TOKEN}"
     url = refusal(write(LABEL.replace("./registry", "s3://me:s3cr3t@bucket/models")))
     assert "without credentials" in url
     assert "s3cr3t" not in url

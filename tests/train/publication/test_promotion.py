@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,24 @@ def test_never_and_always_mean_what_they_say(tmp_path: Path):
 def test_the_first_version_is_promoted(tmp_path: Path):
     registry = Registry(str(tmp_path / "registry"))
     assert decide(tmp_path, registry, publish(registry, 0.1), "when_better").promoted
+
+
+def test_a_current_version_that_nobody_can_name_leaves_things_as_they_are(tmp_path: Path):
+    """Deleted, or half a row: the training has published by then, and must not end with an error."""
+    registry = Registry(str(tmp_path / "registry"))
+    publish(registry, 0.1)
+    registry.promote("shapes@1")
+    bundle = publish(registry, 0.9)
+    (tmp_path / "registry/shapes/aliases/.DS_Store").touch()
+    shutil.rmtree(tmp_path / "registry/shapes/1")
+    decided = decide(tmp_path, registry, bundle, "when_better")
+    assert not decided.promoted
+    assert "cannot be compared: shapes@current points to version 1, which is no longer in" in decided.reason
+    (tmp_path / "registry/shapes/aliases/current/000002.json").write_text('{"number": 2, "ver')
+    decided = decide(tmp_path, registry, bundle, "when_better")
+    assert not decided.promoted
+    assert "000002.json is not a row of an alias" in decided.reason
+    assert decide(tmp_path, registry, bundle, "always").promoted
 
 
 def test_better_is_measured_on_the_same_pictures_not_read_from_the_old_bundle(tmp_path: Path):

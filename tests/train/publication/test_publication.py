@@ -19,7 +19,7 @@ from labelmill.model.network import build_network, load_weights, save_weights
 from labelmill.model.registry import Registry
 from labelmill.spec import LoadedSpec
 from labelmill.train.candidate import Candidate
-from labelmill.train.publication.publication import check_threshold_labels, publish
+from labelmill.train.publication.publication import check_threshold_labels, measured_draft
 from train.runs import job_of, shapes_source, shapes_spec
 from train.shapes import LABELS
 
@@ -44,7 +44,7 @@ def published(tmp_path_factory: pytest.TempPathFactory):
     candidate = Candidate(draft.architecture, draft.preprocessing)
     loaded = LoadedSpec(spec, shapes_source(folder) | changes, "shapes.yaml")
     registry = Registry(spec.registry)
-    publish(loaded, registry, training_set, candidate, draft.folder, "digest")
+    registry.publish("shapes", measured_draft(loaded, training_set, candidate, draft.folder, {"run": "digest"}))
     return registry.resolve("shapes@1"), training_set
 
 
@@ -106,7 +106,8 @@ def test_an_overconfident_network_has_at_most_half_the_calibration_error_afterwa
     candidate = Candidate(draft.architecture, draft.preprocessing)
     registry = Registry(spec.registry)
     loaded = LoadedSpec(spec, shapes_source(tmp_path) | changes, "shapes.yaml")
-    bundle = publish(loaded, registry, training_set, candidate, draft.folder, "digest")
+    measured = measured_draft(loaded, training_set, candidate, draft.folder, {"run": "digest"})
+    bundle = registry.publish("shapes", measured)
     evaluation = json.loads(bundle.read_file("evaluation.json"))
     assert evaluation["uncalibrated"]["ece"] > 0.1
     assert evaluation["reliability"]["ece"] <= evaluation["uncalibrated"]["ece"] / 2

@@ -20,7 +20,7 @@ class TreeUsage:
 
     def __init__(self) -> None:
         self.peak_memory_bytes = 0
-        self._cpu_s: dict[tuple[int, float], float] = {}
+        self._cpu_s: dict[psutil.Process, float] = {}  # which psutil tells apart by a clock that nobody sets
         self._root = psutil.Process()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="usage", daemon=True)
@@ -47,11 +47,11 @@ class TreeUsage:
         for process in [self._root, *self._root.children(recursive=True)]:
             try:
                 with process.oneshot():
-                    times, started = process.cpu_times(), process.create_time()
+                    times = process.cpu_times()
                     memory += process.memory_full_info().pss
             except (psutil.NoSuchProcess, psutil.AccessDenied):
                 continue
-            self._cpu_s[process.pid, started] = times.user + times.system
+            self._cpu_s[process] = times.user + times.system
         self.peak_memory_bytes = max(self.peak_memory_bytes, memory)
 
     def _run(self) -> None:

@@ -1,6 +1,5 @@
 """A file becomes a checked spec."""
 
-import copy
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from labelmill.spec.evaluate import EvaluateSpec
 from labelmill.spec.label import LabelSpec
 from labelmill.spec.nearest import listing, nearest
 from labelmill.spec.reading.problems import describe
+from labelmill.spec.reading.record import record_of
 from labelmill.spec.reading.source import Source, apply_override, read_source
 from labelmill.spec.reading.substitute import Substitution, substitute
 from labelmill.spec.serve import ServeSpec
@@ -35,13 +35,15 @@ KINDS: dict[str, type[Spec]] = {
 class LoadedSpec:
     """A valid spec.
 
-    `source` is what was written, overrides included, before substitution: it holds no secret and may be stored.
-    `path` is the file as it was named.
+    `source` is what was written, overrides included, with its variables filled in: it may be stored, since what
+    carries a secret keeps its `${NAME}`. `written` is the same with every variable as it was written. `path` is the
+    file as it was named.
     """
 
     spec: Spec
     source: dict[str, Any] = field(repr=False)
     path: str
+    written: dict[str, Any] = field(default_factory=dict, repr=False)
 
 
 def load_spec(path: str | Path, overrides: Sequence[str] = (), environ: Mapping[str, str] | None = None) -> LoadedSpec:
@@ -62,7 +64,9 @@ def load_spec(path: str | Path, overrides: Sequence[str] = (), environ: Mapping[
     else:
         problems = describe([], source, filled, model)
         if not problems:
-            return LoadedSpec(spec, _without_keys(source.data), source.path)
+            values = spec.model_dump(mode="json", exclude_unset=True)
+            written = record_of(source.data, filled, source.data)
+            return LoadedSpec(spec, record_of(source.data, filled, values), source.path, written)
     if len(problems) > 1:
         raise SpecError(f"{source.path}: {len(problems)} mistakes", *problems) from None
     raise SpecError(problems[0]) from None
@@ -84,11 +88,3 @@ def _model(source: Source, filled: Substitution) -> type[Spec]:
     near = nearest(kind, KINDS) if isinstance(kind, str) else None
     hint = f": did you mean {near}?" if near else ""
     raise SpecError(f"{origin}: kind: expected {listing(KINDS)}, got {came}{hint}")
-
-
-def _without_keys(data: dict[str, Any]) -> dict[str, Any]:
-    """A copy in which keys that stand in the file itself, instead of the environment, are masked."""
-    data = copy.deepcopy(data)
-    if isinstance(data.get("api_keys"), list):
-        data["api_keys"] = [key if "${" in str(key) else "**********" for key in data["api_keys"]]
-    return data

@@ -115,7 +115,7 @@ def _came(error: ErrorDetails, location: Location, filled: Substitution, *, secr
     if isinstance(value, list | tuple):
         return f"got a list of {len(value)}"
     variables = ", ".join(f"${{{name}}}" for name in filled.variables.get(location, ()))
-    if secret or "api_keys" in location or filled.holds_secret(location):
+    if secret or filled.holds_secret(location):
         return f"got what {variables} holds (not shown)" if variables else "got something else (not shown)"
     words = {None: "nothing", True: "true", False: "false"}
     shown = words[value] if value is None or isinstance(value, bool) else _shortened(repr(value))

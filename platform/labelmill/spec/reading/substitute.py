@@ -14,6 +14,8 @@ from labelmill.spec.reading.nodes import Location
 __all__ = ["Substitution", "substitute"]
 
 REFERENCE = re.compile(r"\$\$\{|\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(:-(?P<default>[^}]*))?\}|\$\{")
+# What carries a secret: the fields that are made for one, and whatever a variable of such a name went into.
+SECRET_FIELDS = frozenset({"api_keys"})
 SECRET_NAME = re.compile(r"KEY|SECRET|TOKEN|PASS|CREDENTIAL|AUTH", re.IGNORECASE)
 
 
@@ -25,9 +27,17 @@ class Substitution:
     problems: dict[Location, str] = field(default_factory=dict)
     variables: dict[Location, list[str]] = field(default_factory=dict)
 
+    def at(self, location: Location) -> Any:
+        """The value at this place."""
+        value = self.data
+        for step in location:
+            value = value[step]
+        return value
+
     def holds_secret(self, location: Location) -> bool:
-        """Whether a variable whose name sounds like a secret went into this value."""
-        return any(SECRET_NAME.search(name) for name in self.variables.get(location, ()))
+        """Whether this value may neither be shown nor kept."""
+        by_name = any(SECRET_NAME.search(name) for name in self.variables.get(location, ()))
+        return by_name or not SECRET_FIELDS.isdisjoint(location)
 
 
 def substitute(data: Any, environ: Mapping[str, str]) -> Substitution:

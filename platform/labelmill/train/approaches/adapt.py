@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -23,10 +22,10 @@ from labelmill.model.engines.torch_engine import PixelsToLogits
 from labelmill.model.labeler import Labeler
 from labelmill.model.network import build_network, load_weights, save_weights
 from labelmill.spec import Adapt
-from labelmill.storage import LISTING_SCHEMA, open_store
 from labelmill.train.candidate import Candidate
 from labelmill.train.feed.feed import Batch, Feed
 from labelmill.train.job import Job
+from labelmill.train.origins import list_unlabelled
 from labelmill.train.progress import METRIC_BY_TASK
 from labelmill.train.published import changed, published_models
 
@@ -83,7 +82,7 @@ def _normalisations(network: nn.Module, bundle: Bundle) -> list[_BatchNorm]:
 
 
 def _draw(adapt: Adapt, num_labels: int) -> Examples:
-    listed = pa.Table.from_batches(open_store(adapt.images).list(), schema=LISTING_SCHEMA)
+    listed = list_unlabelled(adapt.images)
     if len(listed) < 2:
         raise DataError(f"adapt.images: {len(listed)} pictures in {adapt.images}; expected at least two.")
     rng = np.random.default_rng(adapt.seed)

@@ -42,6 +42,7 @@ def run_worker(config: dict[str, Any]) -> None:
 
     def keep(state: State) -> None:
         if team.rank == 0:
+            job.check_fence()
             keep_state(state, folder)
         ray.train.report({"epoch": state.progress.num_epochs})  # the others wait here until the state is safe
         pauses.kept()

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from labelmill.dataset import Examples
-from labelmill.errors import BundleError
+from labelmill.errors import BundleError, RegistryError
 from labelmill.evaluate.answers import answer, measure
 from labelmill.model.bundle import Bundle
 from labelmill.model.labeler import Labeler
@@ -35,11 +35,11 @@ def decide_promotion(spec: TrainSpec, registry: Registry, bundle: Bundle, measur
             return Promotion(False, "promote: never")
         case "always":
             return Promotion(True, "promote: always")
-    if _ALIAS not in registry.aliases(bundle.name):
+    if not registry.has_alias(bundle.name, _ALIAS):
         return Promotion(True, "there was no current version")
     try:
         current = registry.resolve(f"{bundle.name}@{_ALIAS}")
-    except BundleError as exc:
+    except (BundleError, RegistryError) as exc:  # damaged, deleted, or nobody can say which one it is
         return Promotion(False, f"the current version cannot be compared: {exc}")
     if current.version == bundle.version:
         return Promotion(False, "it is the current version already")

@@ -1,7 +1,8 @@
-"""A candidate becomes a bundle: calibrated, with thresholds from validation and metrics from test pictures, a report
-and a version."""
+"""A candidate becomes the draft of a bundle: calibrated, with thresholds from validation, metrics from test pictures,
+and a report."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -14,29 +15,24 @@ from labelmill.evaluate.calibration import fit_calibration
 from labelmill.evaluate.evaluation import EVALUATION_NAME, evaluation_of
 from labelmill.evaluate.robustness import measure_robustness
 from labelmill.metrics import choose_thresholds
-from labelmill.model.bundle import Bundle, BundleDraft
+from labelmill.model.bundle import BundleDraft
 from labelmill.model.labeler import Labeler
-from labelmill.model.registry import Registry
 from labelmill.spec import LoadedSpec, TrainSpec
 from labelmill.train.candidate import Candidate
 from labelmill.train.feed.feed import check_unreadable
 from labelmill.train.progress import METRIC_BY_TASK
 from labelmill.train.publication.report import REPORT_NAME, report_html, report_pictures
 
-__all__ = ["check_threshold_labels", "publish"]
+__all__ = ["check_threshold_labels", "measured_draft"]
 
 _LIBRARIES = ("labelmill", "torch", "torchvision", "timm", "ray", "openvino", "numpy", "scikit-learn")
 
 
-def publish(
-    loaded: LoadedSpec,
-    registry: Registry,
-    training_set: TrainingSet,
-    candidate: Candidate,
-    draft_folder: Path,
-    run_digest: str,
-) -> Bundle:
-    """Measure a candidate whose files lie in `draft_folder`, and publish it as the next version."""
+def measured_draft(
+    loaded: LoadedSpec, training_set: TrainingSet, candidate: Candidate, draft_folder: Path, run: Mapping[str, Any]
+) -> BundleDraft:
+    """A candidate whose files lie in `draft_folder`, measured and reported: what is to be published as the next
+    version. `run` are the metrics by which it is known which run made it."""
     spec = loaded.spec
     assert isinstance(spec, TrainSpec)
     draft = BundleDraft(
@@ -57,13 +53,13 @@ def publish(
     metrics = _metrics(draft, answers, training_set, candidate, unreadable)
     metrics["findings"] |= findings
     metrics["findings"]["data"] = metrics["findings"].get("data", {}) | _suspects(spec, draft, answers, training_set)
-    draft = replace(draft, metrics=metrics | {"run": run_digest})
+    draft = replace(draft, metrics={**metrics, **run})
     evaluation = _evaluation(spec, draft, answers, training_set)
     (draft.folder / EVALUATION_NAME).write_text(json.dumps(evaluation, allow_nan=False), encoding="utf-8")
     pictures = report_pictures(draft.as_bundle(), evaluation, metrics["findings"], max_pixels=spec.max_pixels)
     html = report_html(spec.name, draft, evaluation, candidate.progress, pictures)
     (draft.folder / REPORT_NAME).write_text(html, encoding="utf-8")
-    return registry.publish(spec.name, draft)
+    return draft
 
 
 def check_threshold_labels(spec: TrainSpec, labels: tuple[str, ...]) -> None:

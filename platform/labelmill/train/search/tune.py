@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from labelmill.dataset import TrainingSet
-from labelmill.errors import ClusterError, DataError, LabelmillError, NotFoundError
+from labelmill.errors import ClusterError, DataError, LabelmillError, NotFoundError, StorageError
 from labelmill.model.bundle import WEIGHTS_NAME
 from labelmill.spec import trial_specs
 from labelmill.storage import open_store
@@ -71,7 +71,7 @@ def make(job: Job, training_set: TrainingSet, draft: Path) -> Candidate:
 
 def _trials(job: Job) -> list[Trial]:
     return [
-        Trial(number, values, Job(spec, job.labels, f"{job.run_uri}/trials/{number:04d}", values))
+        Trial(number, values, Job(spec, job.labels, f"{job.run_uri}/trials/{number:04d}", values, job.fence))
         for number, (values, spec) in enumerate(trial_specs(job.spec), start=1)
     ]
 
@@ -117,6 +117,7 @@ class _Search:
         if failure:
             logger.warning("trial %d failed (%s): %s", number, self._trials[number - 1], failure)
         if number not in self.outcomes:
+            self._job.check_fence()
             if tracking := self._tracking(self._trials[number - 1]):
                 tracking.end("FAILED" if failure else "FINISHED")
             self.outcomes[number] = failure
@@ -144,6 +145,11 @@ class _Search:
             return {int(key): why for key, why in json.loads(self._store.read(_RECORD)).items()}
         except NotFoundError:
             return {}
+        except ValueError as exc:
+            raise StorageError(
+                f"{self._store.address(_RECORD)} is damaged ({exc}), so the unfinished search cannot go on: remove "
+                f"{self._store.uri} to begin it anew."
+            ) from exc
 
 
 def _table(

@@ -1,42 +1,24 @@
-"""The registry: numbered versions of models and the aliases that point to them, in any object store.
-
-    <name>/<version>/claim.json             written only if absent: the number is taken
-    <name>/<version>/bundle.json            written last: the version is there; a claim without it is skipped
-    <name>/aliases/<alias>/000017.json      written only if absent: the highest number counts, the row is the history
-
-Nothing is ever overwritten, so two trainers or two people at once cannot lose each other's work.
-"""
+"""The models under one folder or prefix of a store."""
 
 import difflib
 import json
 import logging
-import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
 
 from labelmill.errors import BundleError, NotFoundError, RegistryError
 from labelmill.model.bundle import MANIFEST_NAME, Bundle, BundleDraft, read_bundle
+from labelmill.model.registry.alias import NAME, Alias, AliasRow, aliases_of, row_before
+from labelmill.model.registry.foreign import passed_over
+from labelmill.model.registry.numbers import CLAIM_NAME, claim_number, published_numbers
 from labelmill.storage import Store, open_store
+from labelmill.storage.numbered import numbered_keys
 
 __all__ = ["AliasRow", "Registry", "check_alias", "check_name"]
 
 logger = logging.getLogger(__name__)
 
-_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
-_ROW = re.compile(r"/[0-9]+\.json$")
 _MAX_LOST_RACES = 100
-
-
-@dataclass(frozen=True, slots=True)
-class AliasRow:
-    """One promotion: the alias's `number`-th. `restores` is the row that a rollback went back to."""
-
-    number: int
-    version: int
-    digest: str
-    promoted_at: str
-    reason: str
-    restores: int | None = None
 
 
 class Registry:
@@ -55,28 +37,46 @@ class Registry:
             folders = self._store.folders()
         except NotFoundError:
             return []
-        return sorted(name for name in folders if _NAME.fullmatch(name) and self.versions(name))
+        return sorted(name for name in folders if NAME.fullmatch(name) and self.versions(name))
 
     def versions(self, name: str) -> list[int]:
         """Published versions of a model, oldest first; none when there is no such model."""
-        return self._numbers(name, f"/{MANIFEST_NAME}")
+        return published_numbers(self._store, check_name(name))
+
+    def published_at(self, bundle: Bundle) -> datetime:
+        """When this version was given its number."""
+        try:
+            claim = json.loads(self._store.read(f"{bundle.name}/{bundle.version}/{CLAIM_NAME}"))
+            return datetime.fromisoformat(claim["claimed_at"])
+        except (NotFoundError, ValueError, TypeError, KeyError):
+            return self._store.info(f"{bundle.name}/{bundle.version}/{MANIFEST_NAME}").modified_at
 
     def aliases(self, name: str) -> dict[str, int]:
-        """Each alias of a model and the version it points to."""
-        prefix = f"{check_name(name)}/aliases/"
-        aliases = sorted({key.removeprefix(prefix).partition("/")[0] for key in self._keys(prefix)})
-        return {alias: self.resolve_alias_row(name, alias).version for alias in aliases}
+        """Each alias of a model and the version it points to. One whose newest row cannot be read is left out, and
+        named in a warning."""
+        versions = {}
+        for alias, rows in aliases_of(self._store, check_name(name)).items():
+            try:
+                versions[alias] = rows.newest().version
+            except RegistryError as exc:
+                passed_over("an alias that leads nowhere", self.uri, [str(exc)])
+        return versions
+
+    def has_alias(self, name: str, alias: str) -> bool:
+        """Whether it was ever promoted, even if nobody can say where it points now."""
+        return self._alias(name, alias) is not None
 
     def history(self, name: str, alias: str = "current") -> list[AliasRow]:
         """Every promotion of an alias, oldest first; none when it was never promoted."""
-        return [self._row(key) for key in self._row_keys(name, alias)]
+        rows = self._alias(name, alias)
+        return rows.history() if rows else []
 
     def resolve_alias_row(self, name: str, alias: str = "current") -> AliasRow:
         """Where an alias points now: a listing and one small read. RegistryError when there is no such alias."""
-        keys = self._row_keys(name, alias)
-        if not keys:
+        rows = self._alias(name, alias)
+        if rows is None:
             raise self._unknown(name, alias)
-        return self._row(keys[-1])
+        return rows.newest()
 
     def resolve(self, reference: str) -> Bundle:
         """The bundle of "name@3" or "name@current". RegistryError with near misses; BundleError when it is damaged."""
@@ -87,7 +87,10 @@ class Registry:
         if version.isdecimal():
             return self._bundle(name, int(version))
         row = self.resolve_alias_row(name, check_alias(version))
-        bundle = self._bundle(name, row.version)
+        try:
+            bundle = read_bundle(self._store, name, row.version)
+        except NotFoundError as exc:
+            raise self._deleted(name, version, row) from exc
         _check_digest(bundle, row)
         return bundle
 
@@ -96,7 +99,7 @@ class Registry:
         check_name(name)
         self._require_conditional_writes()
         manifest = draft.manifest()
-        version = self._claim_version(name)
+        version = claim_number(self._store, name)
         for file_name in manifest["files"]:
             self._store.write(f"{name}/{version}/{file_name}", (draft.folder / file_name).read_bytes())
         data = json.dumps(manifest, indent=1, ensure_ascii=False, allow_nan=False).encode()
@@ -116,26 +119,28 @@ class Registry:
         bundle = self.resolve(reference)
         bundle.verify()
         for _ in range(_MAX_LOST_RACES):
-            rows = self._row_keys(bundle.name, alias)
-            row = self._write_row(bundle, alias, number=_number(rows[-1]) + 1 if rows else 1, reason=reason)
+            rows = self._alias(bundle.name, alias)
+            row = self._write_row(bundle, alias, number=rows.number + 1 if rows else 1, reason=reason)
             if row:
                 return row
         raise RegistryError(f"alias {alias!r} of {bundle.name!r} is being moved by others all the time: try again.")
 
     def rollback(self, name: str, alias: str = "current", *, reason: str = "rollback") -> AliasRow:
         """Point an alias to the version before the present one. Again: to the one before that, as an editor's undo.
+        Versions that were deleted are passed over.
 
         RegistryError at the first version, and when somebody moves the alias meanwhile. BundleError when the older
         version is damaged. In each case the alias stays where it was.
         """
         self._require_conditional_writes()
-        rows = self.history(name, alias)
-        if not rows:
-            raise self._unknown(name, alias)
-        target = _before(rows)
+        self.resolve_alias_row(name, alias)  # where nobody can say what counts now, nobody can say what was before it
+        rows, versions = self.history(name, alias), self.versions(name)
+        target = row_before(rows, versions)
         if target is None:
+            gone = any(row.version not in versions for row in rows[:-1])
             raise RegistryError(
-                f"{name}@{alias} cannot go back: version {rows[-1].version} is the first it pointed to. "
+                f"{name}@{alias} cannot go back: version {rows[-1].version} is the first it pointed to"
+                f"{' of those that are still there' if gone else ''}. "
                 f"Versions: {self._list_versions(name)}; promote one of them by number."
             )
         bundle = self._bundle(name, target.version)
@@ -160,14 +165,6 @@ class Registry:
             return None
         logger.info("promoted %s to %s in %s (row %d)", bundle.reference, alias, self.uri, number)
         return row
-
-    def _claim_version(self, name: str) -> int:
-        version = max(self._numbers(name, ""), default=0) + 1
-        claim = json.dumps({"claimed_at": datetime.now(UTC).isoformat(timespec="seconds")}).encode()
-        for number in range(version, version + _MAX_LOST_RACES):
-            if self._store.write_if_absent(f"{name}/{number}/claim.json", claim):
-                return number
-        raise RegistryError(f"no version number of {name!r} could be claimed in {self.uri}: try again.")
 
     def _require_conditional_writes(self) -> None:
         if not self._store.honours_write_if_absent():
@@ -201,63 +198,32 @@ class Registry:
     def _list_versions(self, name: str) -> str:
         return ", ".join(map(str, self.versions(name)))
 
-    def _numbers(self, name: str, suffix: str) -> list[int]:
-        prefix = f"{check_name(name)}/"
-        parts = [key.removeprefix(prefix).partition("/") for key in self._keys(prefix)]
-        return sorted({int(head) for head, slash, tail in parts if head.isdecimal() and f"/{tail}".startswith(suffix)})
+    def _alias(self, name: str, alias: str) -> Alias | None:
+        keys = numbered_keys(self._store, f"{check_name(name)}/aliases/{check_alias(alias)}")
+        return Alias(self._store, keys) if keys else None
 
-    def _row_keys(self, name: str, alias: str) -> list[str]:
-        keys = self._keys(f"{check_name(name)}/aliases/{check_alias(alias)}/")
-        return sorted((key for key in keys if _ROW.search(key)), key=_number)
-
-    def _keys(self, prefix: str) -> list[str]:
-        try:
-            return list(self._store.keys(prefix))
-        except NotFoundError:
-            return []
-
-    def _row(self, key: str) -> AliasRow:
-        try:
-            return AliasRow(**json.loads(self._store.read(key)))
-        except (ValueError, TypeError) as exc:
-            raise RegistryError(
-                f"{self._store.address(key)} is not a row of an alias ({exc}): remove it, and the row before counts."
-            ) from exc
+    def _deleted(self, name: str, alias: str, row: AliasRow) -> RegistryError:
+        flag = "" if alias == "current" else f" --alias {alias}"
+        return RegistryError(
+            f"{name}@{alias} points to version {row.version}, which is no longer in {self.uri}: roll back (labelmill "
+            f"models rollback {name}{flag}), or promote one of those that are: {self._list_versions(name) or 'none'}."
+        )
 
 
 def check_name(name: str) -> str:
     """The name of a model, if it may be one. RegistryError otherwise."""
-    if not _NAME.fullmatch(name):
+    if not NAME.fullmatch(name):
         raise RegistryError(f"a model's name is lower-case letters, digits and _ . - after the first, got {name!r}.")
     return name
 
 
 def check_alias(alias: str) -> str:
     """An alias, if it may be one. RegistryError otherwise."""
-    if not _NAME.fullmatch(alias) or alias.isdecimal():
+    if not NAME.fullmatch(alias) or alias.isdecimal():
         raise RegistryError(
             f"an alias is lower-case letters, digits and _ . - after the first, and not a number, got {alias!r}."
         )
     return alias
-
-
-def _number(key: str) -> int:
-    return int(key.rpartition("/")[2].removesuffix(".json"))
-
-
-def _before(rows: list[AliasRow]) -> AliasRow | None:
-    """The row that a rollback restores: the nearest earlier one with another version. Rollbacks themselves are skipped
-    over, so that a second one goes further back and does not return to what the first one left."""
-    by_number = {row.number: row for row in rows}
-    present = rows[-1]
-    row = present
-    while row.version == present.version:
-        original = by_number.get(row.restores or row.number)
-        earlier = [] if original is None else [other for other in rows if other.number < original.number]
-        if not earlier:
-            return None
-        row = earlier[-1]
-    return by_number.get(row.restores or row.number)
 
 
 def _check_digest(bundle: Bundle, row: AliasRow) -> None:
