@@ -21,6 +21,7 @@ from labelmill.train.progress import RunFolder
 from labelmill.train.publication.promotion import Promotion, decide_promotion
 from labelmill.train.publication.publication import check_threshold_labels, publish
 from labelmill.train.publication.report import REPORT_NAME
+from labelmill.train.seen import note_seen
 from labelmill.train.tracking.tensorboard import write_events
 from labelmill.train.tracking.tracking import tracked
 
@@ -83,9 +84,10 @@ def run(loaded: LoadedSpec) -> TrainResult:
                 candidate = make_candidate(job, training_set, Path(draft)).knowing(findings)
                 if candidate.progress is not None:
                     write_events(spec, candidate.progress, Path(draft))
+                note_seen(spec, registry, training_set, Path(draft))
                 bundle = publish(loaded, registry, training_set, candidate, Path(draft), digest)
         tracking.finish(bundle)
-    promotion = decide_promotion(spec, registry, bundle, training_set.measured)
+    promotion = decide_promotion(spec, registry, bundle, training_set)
     if promotion.promoted:
         registry.promote(bundle.reference, reason=promotion.reason)
     folder.remove()  # last: until then the same spec again finishes what is missing
