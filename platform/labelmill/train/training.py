@@ -5,12 +5,13 @@ import json
 import logging
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from labelmill.dataset import inspect, load_training_set
-from labelmill.errors import SpecError
+from labelmill.dataset import TrainingSet, inspect, load_training_sets
+from labelmill.errors import DataError, SpecError
 from labelmill.model.bundle import Bundle
 from labelmill.model.registry import Registry
 from labelmill.spec import LoadedSpec, TrainSpec
@@ -30,7 +31,8 @@ __all__ = ["TrainResult", "run", "run_digest"]
 logger = logging.getLogger(__name__)
 
 # What decides where and how fast a run goes, or what happens after it, but not what comes out.
-_NOT_IN_DIGEST = ("workers", "promote", "tracking", "max_accuracy_loss")
+# How the pictures were split shows in the fingerprint of the data.
+_NOT_IN_DIGEST = ("workers", "promote", "tracking", "max_accuracy_loss", "way")
 
 
 @dataclass(frozen=True)
@@ -68,10 +70,9 @@ def run(loaded: LoadedSpec) -> TrainResult:
     if not isinstance(spec, TrainSpec):
         raise SpecError(f"{loaded.path}: expected kind: train, got {spec.kind!r}")
     registry = Registry(spec.registry)
-    training_set = load_training_set(spec)
+    training_set, digest = _identified(loaded, spec, registry)
     check_threshold_labels(spec, training_set.labels)
-    digest = run_digest(loaded.source, training_set.fingerprint)
-    folder = RunFolder(f"{registry.uri}/{spec.name}/runs/{digest[:16]}")
+    folder = _folder(registry, spec.name, digest)
     bundle = _published(registry, spec.name, digest)
     if bundle is not None and not folder.exists():
         return TrainResult(bundle, None)
@@ -101,12 +102,37 @@ def run_digest(source: Mapping[str, Any], fingerprint: str) -> str:
 
 def _decisive(source: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        key: {name: part for name, part in value.items() if name not in _NOT_IN_DIGEST}
-        if isinstance(value, dict)
-        else value
+        key: _decisive(value) if isinstance(value, dict) else value
         for key, value in source.items()
         if key not in _NOT_IN_DIGEST
     }
+
+
+def _identified(loaded: LoadedSpec, spec: TrainSpec, registry: Registry) -> tuple[TrainingSet, str]:
+    """The training set, and the digest of the run that it makes.
+
+    A spec that names no way to split has run in the way `stratified` with an earlier labelmill: what that began or
+    finished on these very pictures stays this run, splits and all.
+    """
+    is_named = "way" in spec.data.split.model_fields_set
+    sets = load_training_sets(spec, (spec.data.split.way,) if is_named else (spec.data.split.way, "stratified"))
+    training_set = next(sets)
+    digest = run_digest(loaded.source, training_set.fingerprint)
+    with suppress(DataError):  # pictures that only the other way can share out
+        for earlier in sets if not _is_known(registry, spec.name, digest) else ():
+            other = run_digest(loaded.source, earlier.fingerprint)
+            if _is_known(registry, spec.name, other):
+                logger.info("an earlier labelmill began this run: its splits are kept (data.split.way: stratified)")
+                return earlier, other
+    return training_set, digest
+
+
+def _is_known(registry: Registry, name: str, digest: str) -> bool:
+    return _folder(registry, name, digest).exists() or _published(registry, name, digest) is not None
+
+
+def _folder(registry: Registry, name: str, digest: str) -> RunFolder:
+    return RunFolder(f"{registry.uri}/{name}/runs/{digest[:16]}")
 
 
 def _published(registry: Registry, name: str, digest: str) -> Bundle | None:
