@@ -1,13 +1,15 @@
 """Pictures with what they show, as one array a property."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from urllib.parse import quote
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-__all__ = ["Examples"]
+__all__ = ["Examples", "addresses_below"]
 
 
 @dataclass(frozen=True)
@@ -68,3 +70,10 @@ class Examples:
         ends = np.cumsum(self.rates[order])
         points = np.arange(rng.random(), ends[-1], 1.0)
         return rng.permutation(order[np.searchsorted(ends, points, side="right")])
+
+
+def addresses_below(root: str, uris: pa.Array) -> list[str]:
+    """What of each uri stays as it is when the whole store moves to another root."""
+    plain = f"{root.rstrip('/')}/"
+    encoded = f"file://{quote(os.fsencode(plain))}"  # how a folder names what is not UTF-8
+    return [uri.removeprefix(encoded if uri.startswith("file://") else plain) for uri in uris.to_pylist()]
