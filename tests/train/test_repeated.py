@@ -1,4 +1,4 @@
-"""A training run from the spec to the published version, by an approach that needs no Ray."""
+"""What a training repeats and what it does not, by an approach that needs no Ray."""
 
 import shutil
 from pathlib import Path
