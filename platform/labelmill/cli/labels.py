@@ -3,31 +3,31 @@
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
-from labelmill.cli.arguments import TableUri
-from labelmill.cli.output import console
-from labelmill.terminal import printable
+from labelmill.cli.arguments import Group, ModelName, TableUri
+from labelmill.cli.output import put
+from labelmill.terminal import printable, printable_lines
 
 __all__ = ["labels"]
 
 
-class ShowUnlessTold(TyperGroup):
+class ShowUnlessTold(Group):
     """A group whose first argument may also be a table: `labels TABLE` is `labels show TABLE`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if args and args[0] not in (*self.commands, *ctx.help_option_names):
             args = ["show", *args]
-        parsed: list[str] = super().parse_args(ctx, args)
-        return parsed
+        return super().parse_args(ctx, args)
 
+
+_CENTURY_H = 876_600
+_MOST_ROWS = 1_000_000
 
 labels = typer.Typer(
     cls=ShowUnlessTold,
     help="Show a label table and keep it in order: `labelmill labels TABLE` shows it.\n\n"
     "Example: labelmill labels ./demo/labels --status unreadable",
     rich_markup_mode=None,
-    no_args_is_help=True,
 )
 
 
@@ -35,9 +35,9 @@ labels = typer.Typer(
 def show_labels(
     table: TableUri,
     status: Annotated[str | None, typer.Option("--status", help="Only rows with this status.")] = None,
-    limit: Annotated[int, typer.Option("--limit", min=0, help="How many rows to show.")] = 20,
+    limit: Annotated[int, typer.Option("--limit", min=0, max=_MOST_ROWS, help="How many rows to show.")] = 20,
     current: Annotated[bool, typer.Option("--current", help="One row a picture: the newest.")] = False,
-    model: Annotated[str | None, typer.Option("--model", metavar="NAME", help="Only rows of this model.")] = None,
+    model: ModelName = None,
 ) -> None:
     """Show a label table: its rows, statuses and label counts. `labelmill labels TABLE` is short for it.
 
@@ -45,11 +45,11 @@ def show_labels(
     """
     from labelmill.cli.show import print_labels
 
-    print_labels(table, status=status, limit=limit, current=current, model=model, console=console())
+    print_labels(table, status=status, limit=limit, current=current, model=model)
 
 
 @labels.command("compact")
-def compact_labels(table: TableUri) -> None:
+def compact_labels(table: TableUri) -> str:
     """Merge a table's small files, day by day, into files of up to 256 MiB.
 
     A run merges its own day when it ends; this is for tables that many short runs have written. Refused while a run is
@@ -60,17 +60,20 @@ def compact_labels(table: TableUri) -> None:
     from labelmill.table.upkeep import compact
 
     done = compact(table)
-    typer.echo(f"{printable(table)}: {done.files_before:,} files before, {done.files_after:,} now")
+    return f"{table}: {done.files_before:,} files before, {done.files_after:,} now"
 
 
 @labels.command("vacuum")
 def vacuum_labels(
     table: TableUri,
     older_than_h: Annotated[
-        float, typer.Option("--older-than-h", min=0, help="Hours for which readers may still use an older version.")
+        float,
+        typer.Option(
+            "--older-than-h", min=0, max=_CENTURY_H, help="Hours for which readers may still use an older version."
+        ),
     ] = 168,
     delete: Annotated[bool, typer.Option("--delete", help="Delete them; without it they are only listed.")] = False,
-) -> None:
+) -> str | None:
     """List, or with --delete remove, the data files that a table needs no more.
 
     Those are files that were merged into others, and files of runs that died before they committed them. Refused while
@@ -82,9 +85,12 @@ def vacuum_labels(
 
     files = (vacuum if delete else find_unneeded)(table, older_than_h=older_than_h)
     for file in files:
-        typer.echo(printable(file.key))
+        put(printable(file.key))
     size = f"{len(files):,} files, {sum(file.size_bytes for file in files) / 2**20:,.1f} MiB"
-    typer.echo(f"{size} deleted" if delete else f"{size} to delete; --delete does it")
+    if delete:
+        return f"{size} deleted"
+    put(f"{size} to delete; --delete does it")
+    return None
 
 
 @labels.command("view")
@@ -98,4 +104,4 @@ def view_labels(
     """
     from labelmill.table.view import view_text
 
-    typer.echo(view_text(table, dialect), nl=False)
+    put(printable_lines(view_text(table, dialect).rstrip("\n")))

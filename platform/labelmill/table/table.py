@@ -88,12 +88,13 @@ class LabelTable:
                 yield from _as_batches(*coming.popleft(), schema)
 
     def query(self, sql: str, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
-        """The rows of a SELECT in DuckDB's SQL over `labels`, which has these columns (default all)."""
+        """The rows of a SELECT in DuckDB's SQL over `labels`, which has these columns (default all), in UTC."""
         names = list(columns) if columns else SCHEMA.names
         labels = pa.RecordBatchReader.from_batches(
             pa.schema([SCHEMA.field(name) for name in names]), self.batches(columns)
         )
         with duckdb.connect() as connection:
+            connection.execute("SET TimeZone = 'UTC'")  # the machine's own may be one that Arrow does not know
             connection.register("labels", labels)
             rows: list[dict[str, Any]] = connection.sql(sql).to_arrow_table().to_pylist()
         return rows

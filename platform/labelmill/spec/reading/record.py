@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from labelmill.spec.reading.source import Location
+from labelmill.spec.reading.nodes import Location
 from labelmill.spec.reading.substitute import REFERENCE, Substitution
 
 __all__ = ["record_of"]
