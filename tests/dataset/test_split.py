@@ -1,100 +1,124 @@
+"""The split by hash, on targets alone: what moves, what stays, and how well shares hold."""
+
 import numpy as np
 import pytest
 
-from labelmill.dataset.split import assign_splits, split_word, stratify
+from labelmill.dataset.split import split_by_hash, split_word
 
 SHARES = (0.8, 0.1, 0.1)
+TRAIN, VALIDATION, TEST = range(3)
 
 
-def test_every_label_reaches_every_split_in_its_share():
-    strata = np.array([0] * 800 + [1] * 150 + [2] * 7)
-    splits = assign_splits(strata, (0.8, 0.1, 0.1), seed=3)
-    assert np.bincount(splits[strata == 0]).tolist() == [640, 80, 80]
-    assert np.bincount(splits[strata == 1]).tolist() == [120, 15, 15]
-    assert np.bincount(splits[strata == 2], minlength=3).min() >= 1
+def names(count: int, prefix: str = "") -> list[str]:
+    return [f"{prefix}{number:06d}.jpg" for number in range(count)]
 
 
-def test_many_small_labels_do_not_all_lean_to_one_split():
-    splits = assign_splits(np.repeat(np.arange(1000), 5), (0.6, 0.2, 0.2), seed=0)
-    assert np.bincount(splits).tolist() == [3000, 1000, 1000]
-    splits = assign_splits(np.repeat(np.arange(1000), 15), (0.8, 0.1, 0.1), seed=0)
-    assert abs(np.bincount(splits)[1] - np.bincount(splits)[2]) < 150
+def classes(count: int, num_labels: int = 5) -> np.ndarray:
+    return np.eye(num_labels, dtype=np.uint8)[np.arange(count) % num_labels]
 
 
-def test_a_label_too_rare_for_all_splits_goes_to_training_first():
-    assert assign_splits(np.array([0]), (0.8, 0.1, 0.1), seed=0).tolist() == [0]
-    assert sorted(assign_splits(np.array([0, 0]), (0.8, 0.1, 0.1), seed=0).tolist()) == [0, 1]
+def split(keys: list[str], targets: np.ndarray | None = None, seed: int = 0, shares=SHARES) -> dict[str, int]:
+    targets = classes(len(keys)) if targets is None else targets
+    return dict(zip(keys, split_by_hash(keys, targets, shares, seed)[0].tolist(), strict=True))
 
 
-def test_no_picture_goes_to_a_split_without_a_share():
-    assert set(assign_splits(np.zeros(101, dtype=int), (0.9, 0.1, 0.0), seed=0).tolist()) == {0, 1}
+def moved(before: dict[str, int], after: dict[str, int]) -> set[str]:
+    return {key for key in before.keys() & after.keys() if before[key] != after[key]}
 
 
-def test_the_seed_decides_the_split():
-    strata = np.zeros(200, dtype=int)
-    first, again, other = (assign_splits(strata, (0.8, 0.1, 0.1), seed=seed) for seed in (1, 1, 2))
-    assert (first == again).all()
-    assert (first != other).any()
+@pytest.mark.parametrize("size", [50, 200, 1000, 20_000])
+@pytest.mark.parametrize("seed", [0, 7])
+def test_growth_and_removal_move_no_picture(size: int, seed: int):
+    before = split(names(size), seed=seed)
+    for more in (1, size // 10, size):
+        assert not moved(before, split([*names(more, "a/"), *names(size)], seed=seed))
+        assert not moved(before, split([*names(size), *names(more, "z/")], seed=seed))
+    assert not moved(before, split(names(size)[: size - size // 10], seed=seed))
+    assert not moved(before, split(names(size)[size // 10 :], seed=seed))
+    assert not moved(before, split(names(size)[::-1], seed=seed))
 
 
-def imbalance(targets: np.ndarray, splits: np.ndarray) -> float:
-    """Mean distance between the odds of a label in a split and in all pictures ("labels distribution" of the paper)."""
-    odds = [(part.sum(0) / np.maximum(len(part) - part.sum(0), 1)) for part in (targets[splits == s] for s in range(3))]
-    whole = targets.sum(0) / (len(targets) - targets.sum(0))
-    return float(np.abs(np.stack(odds) - whole).mean())
+def test_a_new_label_moves_no_picture():
+    before = split(names(300), classes(300))
+    wider = np.concatenate([classes(300), np.zeros((300, 1), np.uint8)], axis=1)
+    wider[::10, -1] = 1
+    assert not moved(before, split(names(300), wider))
+    assert not moved(before, split([*names(300), *names(30, "new/")], classes(330, 6)))
 
 
-def many_labels(num_pictures: int = 600) -> np.ndarray:
-    rng = np.random.default_rng(1)
-    return (rng.random((num_pictures, 12)) < np.geomspace(0.5, 0.01, 12)).astype(np.uint8)
+@pytest.mark.parametrize("size", [50, 300, 1000, 10_000, 100_000])
+def test_shares_and_labels_hold_as_the_documentation_says(size: int):
+    targets = np.eye(4, dtype=np.uint8)[np.random.default_rng(0).choice(4, size, p=[0.6, 0.25, 0.1, 0.05])]
+    within = []
+    for seed in range(40 if size <= 10_000 else 4):
+        splits, was_moved = split_by_hash(names(size), targets, SHARES, seed)
+        assert was_moved.mean() <= 0.04
+        for pictures in (np.ones(size, bool), *(targets[:, label] == 1 for label in range(4))):
+            for index, share in enumerate(SHARES):
+                deviation = abs((splits[pictures] == index).sum() - share * pictures.sum())
+                spread = np.sqrt(pictures.sum() * share * (1 - share))
+                within.append(deviation <= 2 * spread)
+                assert deviation <= max(5 * spread, 2), "so far off comes once in two million sets"
+    assert np.mean(within) > 0.9
 
 
-def test_every_label_of_many_keeps_its_share_in_every_split():
-    targets = many_labels()
-    splits = stratify(targets, None, SHARES, seed=0)
-    at_random = [np.random.default_rng(seed).choice(3, len(targets), p=SHARES) for seed in range(5)]
-    assert imbalance(targets, splits) < 0.4 * np.mean([imbalance(targets, other) for other in at_random])
-    assert np.abs(np.bincount(splits) - np.array(SHARES) * len(targets)).max() <= 6
-    for split in range(3):
-        assert targets[splits == split].any(axis=0).all(), "a label with six pictures is missing in a split"
+def test_the_seed_decides():
+    first, again, other = (split(names(500), seed=seed) for seed in (1, 1, 2))
+    assert first == again
+    assert 0.2 < len(moved(first, other)) / 500 < 0.5
 
 
-def test_pictures_without_a_label_are_shared_out_too():
-    targets = np.zeros((100, 2), dtype=np.uint8)
-    targets[:20], targets[20:40, 0] = 1, 1
-    bare = ~targets.any(axis=1)
-    assert np.bincount(stratify(targets, None, SHARES, seed=0)[bare]).tolist() == [48, 6, 6]
+def test_another_share_moves_pictures_between_training_and_that_split_alone():
+    before = split(names(2000))
+    more_tests, more_validation = (split(names(2000), shares=shares) for shares in ((0.7, 0.1, 0.2), (0.7, 0.2, 0.1)))
+    for key in moved(before, more_tests):
+        assert (before[key], more_tests[key]) == (TRAIN, TEST)
+    for key in moved(before, more_validation):
+        assert (before[key], more_validation[key]) == (TRAIN, VALIDATION)
 
 
-@pytest.mark.parametrize("labels_a_picture", [1, 3])
-def test_a_group_never_straddles_splits_and_labels_keep_their_shares(labels_a_picture: int):
-    rng = np.random.default_rng(2)
-    groups = rng.integers(0, 120, 1500)
-    targets = np.zeros((1500, 5), dtype=np.uint8)
-    for _ in range(labels_a_picture):
-        targets[np.arange(1500), rng.choice(5, 1500, p=[0.5, 0.25, 0.15, 0.07, 0.03])] = 1
-    splits = stratify(targets, groups, SHARES, seed=0)
-    assert all(len(set(splits[groups == group])) == 1 for group in range(120))
-    for split, share in enumerate(SHARES):
-        found = targets[splits == split].sum(0) / targets.sum(0)
-        assert np.abs(found - share).max() < 0.08
+def test_pictures_with_one_key_stay_together():
+    keys = [f"patient {number % 30}" for number in range(300)]
+    splits, _ = split_by_hash(keys, classes(300), (0.6, 0.2, 0.2), 0)
+    by_key = {key: set(splits[[other == key for other in keys]].tolist()) for key in keys}
+    assert all(len(found) == 1 for found in by_key.values())
+    assert set.union(*by_key.values()) == {TRAIN, VALIDATION, TEST}
 
 
-def test_groups_as_large_as_a_split_leave_none_empty():
-    groups = np.repeat(np.arange(3), 10)
-    targets = np.ones((30, 1), dtype=np.uint8)
-    assert sorted(np.bincount(stratify(targets, groups, (0.6, 0.2, 0.2), seed=0)).tolist()) == [10, 10, 10]
+def test_a_split_without_a_share_gets_nothing():
+    assert set(split(names(500), shares=(0.5, 0.5, 0.0)).values()) == {TRAIN, VALIDATION}
 
 
-def test_no_group_goes_to_a_split_without_a_share():
-    splits = stratify(many_labels(), np.arange(600) // 2, (0.5, 0.5, 0.0), seed=0)
-    assert np.bincount(splits, minlength=3)[2] == 0
+@pytest.mark.parametrize("seed", range(20))
+def test_a_label_with_one_picture_trains_and_moves_nothing_else(seed: int):
+    before = split(names(200), classes(200), seed)
+    rare = np.concatenate([np.pad(classes(200), ((0, 0), (0, 1))), [[0, 0, 0, 0, 0, 1]]]).astype(np.uint8)
+    after = split([*names(200), "lynx.jpg"], rare, seed)
+    assert after["lynx.jpg"] == TRAIN
+    assert not moved(before, after)
 
 
-def test_the_seed_decides_where_many_labels_go():
-    first, again, other = (stratify(many_labels(), None, SHARES, seed=seed) for seed in (1, 1, 2))
-    assert (first == again).all()
-    assert (first != other).any()
+@pytest.mark.parametrize("seed", range(20))
+def test_five_pictures_of_one_label_are_enough_to_train_validate_and_test(seed: int):
+    targets = np.zeros((400, 1), np.uint8)
+    targets[::80] = 1
+    splits, was_moved = split_by_hash(names(400), targets, SHARES, seed)
+    assert set(splits[targets[:, 0] == 1].tolist()) == {TRAIN, VALIDATION, TEST}
+    assert was_moved.sum() <= 3
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_few_groups_leave_no_split_empty_and_go_to_training_first(seed: int):
+    for num_groups, expected in ((1, {TRAIN}), (2, {TRAIN, VALIDATION}), (3, {TRAIN, VALIDATION, TEST})):
+        keys = [f"patient {number}" for number in np.arange(30) % num_groups]
+        splits, _ = split_by_hash(keys, np.ones((30, 1), np.uint8), SHARES, seed)
+        assert set(splits.tolist()) == expected
+
+
+def test_the_last_training_picture_of_a_label_is_not_taken_away():
+    for seed in range(50):
+        splits, _ = split_by_hash(names(6), np.eye(6, dtype=np.uint8), SHARES, seed)
+        assert set(splits.tolist()) == {TRAIN}, "each label has one picture"
 
 
 @pytest.mark.parametrize(("word", "split"), [("Train", "train"), ("val", "validation"), ("valid", "validation")])

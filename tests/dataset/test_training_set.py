@@ -11,6 +11,8 @@ from labelmill.dataset import Examples, TrainingSet, load_examples, load_trainin
 from labelmill.errors import DataError, NotFoundError
 from labelmill.spec import TrainSpec
 
+STRATIFIED = {"train": 0.8, "validation": 0.1, "test": 0.1, "way": "stratified"}
+
 
 @pytest.fixture
 def images(tmp_path: Path) -> Path:
@@ -57,7 +59,7 @@ def labels_by_name(training_set: TrainingSet) -> dict[str, set[str]]:
 
 def test_csv_gives_each_picture_its_labels(images: Path):
     rows = [*good_rows()[:-2], "38.jpg,", f"{images}/39.jpg, cat ; dog ;"]
-    training_set = load_training_set(spec_for(images, csv_file(images, rows)))
+    training_set = load_training_set(spec_for(images, csv_file(images, rows), split=STRATIFIED))
     assert training_set.labels == ("cat", "dog", "small")
     found = labels_by_name(training_set)
     assert len(found) == 40
@@ -143,8 +145,12 @@ def test_given_splits_win_over_the_seed(images: Path):
 def test_given_splits_without_validation_take_it_from_training_never_from_test(images: Path):
     words = ["train"] * 30 + ["test"] * 10
     rows = [f"{row},{word}" for row, word in zip(good_rows(), words, strict=True)]
-    training_set = load_training_set(spec_for(images, csv_file(images, rows, "uri,labels,split")))
+    path = csv_file(images, rows, "uri,labels,split")
+    training_set = load_training_set(spec_for(images, path, split=STRATIFIED))
     assert [len(examples) for examples in training_set.splits().values()] == [26, 4, 10]
+    by_hash = load_training_set(spec_for(images, path))
+    assert names_of(by_hash.test) == names_of(training_set.test)
+    assert 0 < len(by_hash.validation) < 15
 
 
 def test_binary_needs_to_know_what_means_yes(images: Path):
@@ -243,14 +249,15 @@ def test_a_group_stays_in_one_split_and_pictures_without_one_are_free(images: Pa
     assert 0 < len(free[0]) < 20
 
 
-def test_groups_hold_when_validation_is_taken_from_given_training_pictures(images: Path):
+@pytest.mark.parametrize(("way", "sizes"), [("hash", [16, 16, 8]), ("stratified", [20, 12, 8])])
+def test_groups_hold_when_validation_is_taken_from_given_training_pictures(images: Path, way: str, sizes: list[int]):
     rows = [
         f"{row},{'train' if number < 32 else 'test'},patient {number // 4}" for number, row in enumerate(good_rows())
     ]
-    split = {"train": 0.5, "validation": 0.25, "test": 0.25}
+    split = {"train": 0.5, "validation": 0.25, "test": 0.25, "way": way}
     training_set = load_training_set(spec_for(images, csv_file(images, rows, "uri,labels,split,group"), split=split))
     patients = [{int(name[:2]) // 4 for name in names_of(part)} for part in training_set.splits().values()]
-    assert [len(part) for part in training_set.splits().values()] == [20, 12, 8]
+    assert [len(part) for part in training_set.splits().values()] == sizes
     assert not patients[0] & patients[1]
 
 
@@ -314,6 +321,7 @@ def test_further_sources_only_train_and_as_often_as_their_weight_says(images: Pa
     spec = spec_for(
         images,
         csv_file(images, good_rows()),
+        split=STRATIFIED,
         sources=[{"images": str(synthetic), "labels": "folders", "weight": 0.5}],
     )
     training_set = load_training_set(spec)
@@ -329,7 +337,8 @@ def test_further_sources_only_train_and_as_often_as_their_weight_says(images: Pa
 
 def test_a_rate_below_one_takes_other_pictures_each_epoch(images: Path, synthetic: Path):
     source = {"images": str(synthetic), "labels": "folders", "weight": 3 / 32}
-    train = load_training_set(spec_for(images, csv_file(images, good_rows()), sources=[source])).train
+    spec = spec_for(images, csv_file(images, good_rows()), split=STRATIFIED, sources=[source])
+    train = load_training_set(spec).train
     rng = np.random.default_rng(0)
     epochs = [set(train.order(rng).tolist()) & set(range(32, 38)) for _ in range(20)]
     assert {len(epoch) for epoch in epochs} == {3}

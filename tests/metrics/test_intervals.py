@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from labelmill.metrics import evaluate, intervals
+from labelmill.metrics import decide, difference, evaluate, intervals
 from metrics.made import LABELS, random_split
 
 
@@ -52,3 +52,53 @@ def test_the_same_answers_give_the_same_interval():
     targets, confidences = random_split()
     first, second = (intervals("multi_label", LABELS, targets, confidences, [0.5] * 3) for _ in range(2))
     assert first == second
+
+
+def right_on(right: np.ndarray):
+    """Of a model that gives these of N pictures their label."""
+    confidences = np.where(right[:, None], [[0.9, 0.1]], [[0.1, 0.9]])
+    return decide("multi_class", ["a", "b"], np.eye(2)[np.zeros(len(right), int)], confidences, [])
+
+
+def test_a_lead_on_few_pictures_is_not_sure_and_the_same_lead_on_many_is():
+    pictures = np.arange(4000)
+    first, second = pictures % 20 < 18, pictures % 20 < 17
+    few = difference("accuracy", right_on(first[:20]), right_on(second[:20]))
+    many = difference("accuracy", right_on(first), right_on(second))
+    assert few is not None and many is not None
+    assert (few.first, few.second) == (many.first, many.second) == (0.9, 0.85)
+    assert few.low == 0 and not few.is_sure_lead
+    half = 1.96 * np.sqrt(0.05 * 0.95 / 4000)
+    assert (many.low, many.high) == (pytest.approx(0.05 - half, abs=0.002), pytest.approx(0.05 + half, abs=0.002))
+    assert many.is_sure_lead
+
+
+def test_a_difference_is_paired():
+    hard = np.random.default_rng(0).random(400) < 0.5  # for both
+    better = hard | (np.arange(400) < 20)
+    found = difference("accuracy", right_on(better), right_on(hard))
+    alone = intervals("multi_class", ["a", "b"], np.eye(2)[np.zeros(400, int)], right_on(hard).confidences, [])
+    assert found is not None
+    assert found.high - found.low < 0.6 * (alone["accuracy"][1] - alone["accuracy"][0])
+
+
+def test_a_copy_leads_by_nothing_and_a_worse_model_lags():
+    targets, confidences = random_split()
+    good = decide("multi_label", LABELS, targets, confidences, [0.5] * 3)
+    noise = np.random.default_rng(1).random(confidences.shape)
+    bad = decide("multi_label", LABELS, targets, noise, [0.5] * 3)
+    copy, lag = difference("map", good, good), difference("map", bad, good)
+    assert copy is not None and lag is not None
+    assert (copy.low, copy.high, copy.is_sure_lead) == (0, 0, False)
+    assert lag.high < 0 and not lag.is_sure_lead
+    numbers = evaluate("multi_label", LABELS, targets, confidences, [0.5] * 3)
+    assert copy.first == pytest.approx(numbers["map"])
+
+
+@pytest.mark.filterwarnings("error")
+def test_there_is_no_difference_where_hardly_a_picture_has_a_label():
+    targets, confidences = random_split(count=20)
+    targets[:] = 0
+    targets[0, 0] = 1
+    found = decide("multi_label", LABELS, targets, confidences, [0.5] * 3)
+    assert difference("map", found, found) is None

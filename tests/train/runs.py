@@ -37,7 +37,7 @@ def shapes_source(folder: Path) -> dict[str, object]:
         "data": {
             "images": str(folder / "images"),
             "labels": str(folder / "labels.csv"),
-            "split": {"train": 0.7, "validation": 0.15, "test": 0.15, "seed": 1},
+            "split": {"way": "stratified", "train": 0.7, "validation": 0.15, "test": 0.15, "seed": 1},
         },
         "model": {"architecture": "timm/test_resnet", "weights": "scratch", "image_size_px": 32},
         "optimize": {"epochs": 2, "batch_size": 8, "learning_rate": 3e-3},

@@ -7,7 +7,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-__all__ = ["Examples"]
+from labelmill.address import beginnings
+
+__all__ = ["Examples", "addresses_below"]
 
 
 @dataclass(frozen=True)
@@ -68,3 +70,14 @@ class Examples:
         ends = np.cumsum(self.rates[order])
         points = np.arange(rng.random(), ends[-1], 1.0)
         return rng.permutation(order[np.searchsorted(ends, points, side="right")])
+
+
+def addresses_below(root: str, uris: pa.Array) -> list[str]:
+    """What of each uri stays as it is when the whole store moves to another root."""
+    starts = beginnings(root)
+    return [_without(uri, starts) for uri in uris.to_pylist()]
+
+
+def _without(uri: str, starts: tuple[str, ...]) -> str:
+    start = next((start for start in starts if uri.startswith(start)), "")
+    return uri[len(start) :]

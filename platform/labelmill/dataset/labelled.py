@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from labelmill.address import real_uri, split_uri
-from labelmill.dataset.examples import Examples
+from labelmill.dataset.examples import Examples, addresses_below
 from labelmill.dataset.folders import read_folders
 from labelmill.dataset.labels_file import LABEL_SEPARATOR, LabelRows, read_labels_file
 from labelmill.dataset.offenders import quoted, shown
@@ -25,10 +25,12 @@ logger = logging.getLogger(__name__)
 class Labelled:
     """Pictures of a store, one row each: uris and etags [N], and 0 or 1 for each label found, uint8 [N, L].
 
-    `columns` are what the labels file says besides, strings [N] by FURTHER_COLUMNS. `where` names it in errors.
+    `columns` are what the labels file says besides, strings [N] by FURTHER_COLUMNS. `where` names it in errors. All
+    pictures lie below `root`.
     """
 
     where: str
+    root: str
     uris: pa.Array
     etags: pa.Array
     labels: tuple[str, ...]
@@ -37,6 +39,11 @@ class Labelled:
 
     def __len__(self) -> int:
         return len(self.uris)
+
+    @property
+    def addresses(self) -> list[str]:
+        """Each picture's address below the root."""
+        return addresses_below(self.root, self.uris)
 
     def targets_for(self, task: str, labels: tuple[str, ...]) -> NDArray[np.uint8]:
         """0 or 1 for each of `labels`, in their order, uint8 [N, len(labels)].
@@ -98,6 +105,7 @@ def load_labelled(images: str, labels: str) -> Labelled:
     kept = _without_repeats(where, rows, targets)
     return Labelled(
         where,
+        store.uri,
         rows.uris.take(kept),
         listed.column("etag").combine_chunks().take(found).take(kept),
         names,

@@ -1,6 +1,6 @@
 """How good a bundle is on given pictures, answered by the very Labeler that labels in bulk and online."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,10 +11,10 @@ from labelmill.dataset import Examples
 from labelmill.errors import DataError, StorageError
 from labelmill.metrics import evaluate
 from labelmill.model.bundle import ModelCard
-from labelmill.model.labeler import Answer, Labeler
+from labelmill.model.labeler import Answer, Labeler, label_together
 from labelmill.storage import read_pictures
 
-__all__ = ["Answers", "answer", "measure"]
+__all__ = ["Answers", "answer", "answer_together", "measure"]
 
 _NUM_PICTURES_AT_ONCE = 256
 
@@ -39,26 +39,30 @@ class Answers:
 
 def answer(labeler: Labeler, examples: Examples) -> Answers:
     """Label the pictures of a split. DataError when none of them can be read."""
+    return answer_together([labeler], examples)[0]
+
+
+def answer_together(labelers: Sequence[Labeler], examples: Examples) -> list[Answers]:
+    """What each labeler answers to the same pictures, which are fetched and decoded once. DataError when none of them
+    can be read."""
     kept: list[int] = []
-    logits: list[NDArray[np.float32]] = []
-    features: list[NDArray[np.float16]] = []
+    answers: list[list[Answer]] = []
     unreadable: dict[str, str] = {}
     uris = examples.uris.to_pylist()
-    for index, found in _answered(labeler, examples):
+    for index, found in _answered(labelers, examples):
         if isinstance(found, StorageError):
             unreadable[uris[index]] = str(found)
-        elif found.logits is None:
-            unreadable[uris[index]] = f"{found.status}: {found.error}"
+        elif refused := next((given for given in found if given.logits is None), None):
+            unreadable[uris[index]] = f"{refused.status}: {refused.error}"
         else:
             kept.append(index)
-            logits.append(found.logits)
-            features += [] if found.embedding is None else [found.embedding]
+            answers.append(found)
     if not kept:
         raise DataError(
             f"none of {len(uris)} pictures can be read to measure the model on; the first: {_first(unreadable)}"
         )
-    kept_features = np.stack(features) if features else None
-    return Answers(examples.take(np.array(kept)), np.stack(logits), unreadable, kept_features)
+    there = examples.take(np.array(kept))
+    return [_stacked(there, given, unreadable) for given in zip(*answers, strict=True)]
 
 
 def measure(card: ModelCard, answers: Answers) -> dict[str, Any]:
@@ -66,14 +70,21 @@ def measure(card: ModelCard, answers: Answers) -> dict[str, Any]:
     return evaluate(card.task, card.labels, answers.targets, card.confidences(answers.logits), card.thresholds)
 
 
-def _answered(labeler: Labeler, examples: Examples) -> Iterator[tuple[int, Answer | StorageError]]:
+def _stacked(examples: Examples, answers: Sequence[Answer], unreadable: dict[str, str]) -> Answers:
+    features = [answer.embedding for answer in answers if answer.embedding is not None]
+    logits = [answer.logits for answer in answers if answer.logits is not None]
+    return Answers(examples, np.stack(logits), unreadable, np.stack(features) if features else None)
+
+
+def _answered(labelers: Sequence[Labeler], examples: Examples) -> Iterator[tuple[int, list[Answer] | StorageError]]:
     """The place of each picture and what became of it: those that were fetched of a chunk come first."""
     items = list(zip(examples.uris.to_pylist(), examples.etags.to_pylist(), strict=True))
     for start in range(0, len(items), _NUM_PICTURES_AT_ONCE):
         read = list(enumerate(read_pictures(items[start : start + _NUM_PICTURES_AT_ONCE]), start))
         yield from ((index, data) for index, data in read if isinstance(data, StorageError))
         fetched = {index: data for index, data in read if isinstance(data, bytes)}
-        yield from zip(fetched, labeler.label(list(fetched.values())), strict=True)
+        answers = label_together(labelers, list(fetched.values()))
+        yield from zip(fetched, map(list, zip(*answers, strict=True)), strict=True)
 
 
 def _first(unreadable: dict[str, str]) -> str:

@@ -32,6 +32,8 @@ label never predicted) is None, never NaN and never a zero that looks like a res
     <metric>: [low, high]        every single number of `evaluate` but num_pictures and the two of calibration
     per_label: {label: {precision, recall, f1, average_precision, pr_auc, roc_auc: [low, high] or None}}
 
+`difference` gives the same of the lead that one model has over another on the same pictures.
+
 `confusion`:
 
     counts                       multi_class: counts[i][j] pictures of labels[i] were called labels[j]; None with more
@@ -57,15 +59,20 @@ rest:
 
 from labelmill.metrics.confusion import confusion
 from labelmill.metrics.curves import threshold_curves
+from labelmill.metrics.decisions import Decisions, decide
 from labelmill.metrics.evaluation import evaluate
-from labelmill.metrics.intervals import intervals
+from labelmill.metrics.intervals import Difference, difference, intervals
 from labelmill.metrics.reliability import reliability
 from labelmill.metrics.thresholds import Thresholds, choose_thresholds
 
 __all__ = [
+    "Decisions",
+    "Difference",
     "Thresholds",
     "choose_thresholds",
     "confusion",
+    "decide",
+    "difference",
     "evaluate",
     "intervals",
     "reliability",

@@ -1,6 +1,7 @@
 """How far the metrics would move with other pictures of the same kind."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from labelmill.metrics.decisions import Decisions, decide
 from labelmill.metrics.evaluation import MEANS_OF_RANKED, rankings
 from labelmill.metrics.numbers import Numbers, counted, mean_over_labels
 
-__all__ = ["intervals"]
+__all__ = ["Difference", "difference", "intervals"]
 
 _LEVEL = 0.95
 _NUM_RESAMPLES = 1000
@@ -35,15 +36,8 @@ def intervals(
     sets so large that 1000 would take minutes. A number that fewer than nine of ten resamples define has none.
     """
     decisions = decide(task, labels, targets, confidences, thresholds)
-    num_pictures, num_labels = decisions.truth.shape
-    if num_resamples is None:
-        num_resamples = int(np.clip(_MAX_WORK // (num_pictures * num_labels), _MIN_RESAMPLES, _NUM_RESAMPLES))
-    rng = np.random.default_rng(seed)
-    at_once = max(1, _CHUNK // num_pictures)
-    drawn = [
-        _numbers(decisions, _draws(rng, min(at_once, num_resamples - start), num_pictures))
-        for start in range(0, num_resamples, at_once)
-    ]
+    num_resamples = num_resamples or _num_resamples(decisions)
+    drawn = [_numbers(decisions, weights) for weights in _resamples(len(decisions.truth), num_resamples, seed)]
     overall, by_label = (
         {name: _ends(np.concatenate([part[which][name] for part in drawn])) for name in drawn[0][which]}
         for which in (0, 1)
@@ -59,16 +53,53 @@ def intervals(
     }
 
 
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """What a metric is for two models on the same pictures, and the middle 95 % of the first one's lead over the second
+    with pictures drawn again: below zero is a lag."""
+
+    first: float
+    second: float
+    low: float
+    high: float
+
+    @property
+    def is_sure_lead(self) -> bool:
+        return self.low > 0
+
+
+def difference(metric: str, first: Decisions, second: Decisions, *, seed: int = 0) -> Difference | None:
+    """The paired bootstrap: both models are measured on each draw, so what is hard about a picture is so for both. None
+    where fewer than nine of ten resamples define the metric, as where hardly a picture has a label."""
+
+    def of(weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.stack([_numbers(decisions, weights)[0][metric] for decisions in (first, second)])
+
+    values = of(np.ones((1, len(first.truth))))[:, 0]
+    resamples = _resamples(len(first.truth), _num_resamples(first), seed)
+    ends = _ends(np.concatenate([np.subtract(*of(weights)) for weights in resamples]))
+    if np.isnan([*values, *ends]).any():
+        return None
+    return Difference(*(float(value) for value in (*values, *ends)))
+
+
+def _num_resamples(decisions: Decisions) -> int:
+    return int(np.clip(_MAX_WORK // decisions.truth.size, _MIN_RESAMPLES, _NUM_RESAMPLES))
+
+
 def _numbers(decisions: Decisions, weights: NDArray[np.float64]) -> tuple[Numbers, Numbers]:
     overall, by_label = counted(decisions, weights)
     by_label |= rankings(decisions, weights)
     return overall | {name: mean_over_labels(by_label[of]) for name, of in MEANS_OF_RANKED.items()}, by_label
 
 
-def _draws(rng: np.random.Generator, num_resamples: int, num_pictures: int) -> NDArray[np.float64]:
-    """How often each picture was drawn, [R, N]."""
-    chosen = rng.integers(0, num_pictures, (num_resamples, num_pictures))
-    return np.stack([np.bincount(row, minlength=num_pictures) for row in chosen]).astype(np.float64)
+def _resamples(num_pictures: int, num_resamples: int, seed: int) -> Iterator[NDArray[np.float64]]:
+    """How often each picture was drawn, [R, N], in portions."""
+    rng = np.random.default_rng(seed)
+    at_once = max(1, _CHUNK // num_pictures)
+    for start in range(0, num_resamples, at_once):
+        chosen = rng.integers(0, num_pictures, (min(at_once, num_resamples - start), num_pictures))
+        yield np.stack([np.bincount(row, minlength=num_pictures) for row in chosen]).astype(np.float64)
 
 
 def _ends(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -9,7 +9,7 @@ from labelmill.spec.serve import Batching, ServeSpec
 from labelmill.spec.train.adapt import Adapt
 from labelmill.spec.train.augment import Augment, ColourJitter
 from labelmill.spec.train.catalogue import Architecture, architecture_table, architectures, find_architectures
-from labelmill.spec.train.data import ExtraData, Split, TrainData
+from labelmill.spec.train.data import ExtraData, Split, SplitWay, TrainData
 from labelmill.spec.train.few_shot import FewShot
 from labelmill.spec.train.loss import Loss
 from labelmill.spec.train.network import TrainModel
@@ -46,6 +46,7 @@ __all__ = [
     "ServeSpec",
     "Spec",
     "Split",
+    "SplitWay",
     "ThresholdRule",
     "ThresholdRules",
     "Tracking",

@@ -25,7 +25,8 @@ __all__ = ["Identity", "decisive", "differing", "identity_of", "run_digest"]
 logger = logging.getLogger(__name__)
 
 # What decides where and how fast a run goes, or what happens after it, but not what comes out.
-_NOT_IN_DIGEST = ("workers", "promote", "tracking", "max_accuracy_loss")
+# How the pictures were split shows in the fingerprint of the data.
+_NOT_IN_DIGEST = ("workers", "promote", "tracking", "max_accuracy_loss", "way")
 # Fields of which a bundle says, in its own way, what they were.
 _NOTED = ("name", "registry", "data.images", "data.labels", "model.architecture", "model.image_size_px")
 
@@ -171,9 +172,7 @@ def run_digest(source: Mapping[str, Any], fingerprint: str, start: Mapping[str, 
 def decisive(source: Mapping[str, Any]) -> dict[str, Any]:
     """What of a spec decides a run."""
     return {
-        key: {name: part for name, part in value.items() if name not in _NOT_IN_DIGEST}
-        if isinstance(value, dict)
-        else value
+        key: decisive(value) if isinstance(value, dict) else value
         for key, value in source.items()
         if key not in _NOT_IN_DIGEST
     }

@@ -2,11 +2,12 @@
 
 import logging
 import tempfile
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from labelmill.dataset import TrainingSet, inspect, load_training_set
-from labelmill.errors import SpecError
+from labelmill.dataset import TrainingSet, inspect, load_training_sets
+from labelmill.errors import DataError, SpecError
 from labelmill.model.bundle import Bundle
 from labelmill.model.cache import check_cache
 from labelmill.model.registry import Registry
@@ -19,6 +20,7 @@ from labelmill.train.job import Job
 from labelmill.train.publication.promotion import Promotion, decide_promotion
 from labelmill.train.publication.publication import check_threshold_labels, measured_draft
 from labelmill.train.publication.report import REPORT_NAME
+from labelmill.train.seen import note_seen
 from labelmill.train.tracking.tensorboard import write_events
 from labelmill.train.tracking.tracking import tracked
 from labelmill.train.unfinished import find_folder, held
@@ -64,9 +66,8 @@ def run(loaded: LoadedSpec) -> TrainResult:
     if not isinstance(spec, TrainSpec):
         raise SpecError(f"{loaded.path}: expected kind: train, got {spec.kind!r}")
     registry = Registry(spec.registry)
-    training_set = load_training_set(spec)
+    training_set, identity = _identified(loaded, spec, registry)
     check_threshold_labels(spec, training_set.labels)
-    identity = identity_of(loaded, training_set.fingerprint)
     known = registry.versions(spec.name)
     bundle = identity.published(registry)
     folder = find_folder(registry, identity)
@@ -86,7 +87,7 @@ def run(loaded: LoadedSpec) -> TrainResult:
             if bundle is None:
                 bundle = _train(loaded, job, training_set, identity, lease)
             tracking.finish(bundle)
-        promotion = decide_promotion(spec, registry, bundle, training_set.measured)
+        promotion = decide_promotion(spec, registry, bundle, training_set)
         if promotion.promoted:
             registry.promote(bundle.reference, reason=promotion.reason)
         folder.remove()  # last: until then the same spec again finishes what is missing
@@ -94,15 +95,40 @@ def run(loaded: LoadedSpec) -> TrainResult:
 
 
 def _train(loaded: LoadedSpec, job: Job, training_set: TrainingSet, identity: Identity, lease: Lease) -> Bundle:
+    registry = Registry(job.spec.registry)
     findings = inspect(job.spec, training_set)
     check_unreadable(job.spec, findings.unreadable, training_set.num_pictures)
     with tempfile.TemporaryDirectory(prefix="labelmill-draft-") as folder:
         candidate = make_candidate(job, training_set, Path(folder)).knowing(findings)
         if candidate.progress is not None:
             write_events(job.spec, candidate.progress, Path(folder))
+        note_seen(job.spec, registry, training_set, Path(folder))
         draft = measured_draft(loaded, training_set, candidate, Path(folder), identity.noted())
         lease.check()  # whoever took the run over publishes it
-        return Registry(job.spec.registry).publish(job.spec.name, draft)
+        return registry.publish(job.spec.name, draft)
+
+
+def _identified(loaded: LoadedSpec, spec: TrainSpec, registry: Registry) -> tuple[TrainingSet, Identity]:
+    """The training set, and the run that it makes.
+
+    A spec that names no way to split has run in the way `stratified` with an earlier labelmill: what that began or
+    finished on these very pictures stays this run, splits and all.
+    """
+    is_named = "way" in spec.data.split.model_fields_set
+    sets = load_training_sets(spec, (spec.data.split.way,) if is_named else (spec.data.split.way, "stratified"))
+    training_set = next(sets)
+    identity = identity_of(loaded, training_set.fingerprint)
+    with suppress(DataError):  # pictures that only the other way can share out
+        for earlier in sets if not _is_known(registry, identity) else ():
+            other = replace(identity, fingerprint=earlier.fingerprint)
+            if _is_known(registry, other):
+                logger.info("an earlier labelmill began this run: its splits are kept (data.split.way: stratified)")
+                return earlier, other
+    return training_set, identity
+
+
+def _is_known(registry: Registry, identity: Identity) -> bool:
+    return find_folder(registry, identity).exists() or identity.published(registry) is not None
 
 
 def _with_absolute_addresses(spec: TrainSpec, registry: Registry) -> TrainSpec:

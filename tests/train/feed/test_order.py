@@ -27,7 +27,7 @@ def job(tmp_path: Path) -> tuple[Job, TrainingSet]:
             Image.new("RGB", (40, 40), (number * 4, 0, 0)).save(tmp_path / "images" / f"{number:02d}.png")
             rows.writerow([f"{number:02d}.png", "even" if number % 2 == 0 else "odd"])
     data = {"images": str(tmp_path / "images"), "labels": str(tmp_path / "labels.csv")}
-    data["split"] = {"train": 0.8, "validation": 0.1, "test": 0.1}
+    data["split"] = {"way": "stratified", "train": 0.8, "validation": 0.1, "test": 0.1}
     return job_of(shapes_spec(tmp_path, data=data, optimize={"batch_size": BATCH_SIZE}))
 
 

@@ -7,7 +7,7 @@ from pydantic import AfterValidator, Field, model_validator
 from labelmill.spec.nearest import listing, nearest
 from labelmill.spec.parts import Fraction, Number, Part, Seed, Uri, expected
 
-__all__ = ["ExtraData", "LabelsAddress", "Split", "TrainData"]
+__all__ = ["ExtraData", "LabelsAddress", "Split", "SplitWay", "TrainData"]
 
 LABEL_FILES = (".csv", ".jsonl", ".parquet")
 
@@ -22,9 +22,20 @@ def _labels(value: str) -> str:
 LabelsAddress = Annotated[str, AfterValidator(_labels)]
 
 
-class Split(Part):
-    """How the pictures are shared out where the labels file has no `split` column. The three add up to 1."""
+SplitWay = Literal["hash", "stratified"]
 
+
+class Split(Part):
+    """How the pictures are shared out where the labels file has no `split` column. The three shares add up to 1."""
+
+    way: SplitWay = Field(
+        default="hash",
+        description="hash: the seed and a picture's group, or its address below images, decide alone, so more pictures "
+        "move none that are there and versions are compared on pictures that none has trained on; of n pictures a "
+        "split with share s gets n s, give or take 2 sqrt(n s (1 - s)), and so it is for each label. stratified: every "
+        "label keeps its shares to the picture, and one picture more may move any other: for sets of fewer than some "
+        "hundred pictures that do not grow.",
+    )
     train: Fraction = Field(gt=0, description="Share that the network learns from.")
     validation: Fraction = Field(
         gt=0, description="Share that chooses the best epoch, the calibration and the thresholds."

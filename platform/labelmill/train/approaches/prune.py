@@ -14,6 +14,7 @@ from labelmill.train.approaches.comparison import compare
 from labelmill.train.candidate import Candidate
 from labelmill.train.job import Job
 from labelmill.train.published import changed, published_models
+from labelmill.train.seen import unseen_by
 
 __all__ = ["make"]
 
@@ -41,7 +42,7 @@ def make(job: Job, training_set: TrainingSet, draft: Path) -> Candidate:
     narrow = replace(job, spec=job.spec.model_copy(update={"model": model}))
     candidate = fit.make(narrow, training_set, draft)
     pruned = changed(bundle, draft, architecture=candidate.architecture, preprocessing=candidate.preprocessing)
-    comparison = compare(bundle, pruned, training_set.measured, max_pixels=job.spec.max_pixels)
+    comparison = compare(bundle, pruned, unseen_by(bundle, training_set), max_pixels=job.spec.max_pixels)
     logger.info("%s without %g of its inner channels: %s", bundle.reference, wanted.share, comparison)
     comparison.check(wanted.max_accuracy_loss, "Lower prune.share, train longer, or allow more.")
     return replace(candidate, findings={**candidate.findings, "prune": comparison.to_json() | {"share": wanted.share}})

@@ -19,6 +19,7 @@ from labelmill.train.candidate import Candidate
 from labelmill.train.feed.sample import sample_pixels
 from labelmill.train.job import Job
 from labelmill.train.published import changed, published_models
+from labelmill.train.seen import unseen_by
 
 __all__ = ["make"]
 
@@ -43,7 +44,11 @@ def make(job: Job, training_set: TrainingSet, draft: Path) -> Candidate:
     logger.info("quantizing %s by the ranges on %d training pictures", bundle.reference, len(pixels))
     _quantize(bundle, pixels, draft / INT8_GRAPH)
     comparison = compare(
-        bundle, changed(bundle, draft), training_set.measured, engine="openvino", max_pixels=job.spec.max_pixels
+        bundle,
+        changed(bundle, draft),
+        unseen_by(bundle, training_set),
+        engine="openvino",
+        max_pixels=job.spec.max_pixels,
     )
     logger.info("%s in 8-bit integers: %s", bundle.reference, comparison)
     comparison.check(wanted.max_accuracy_loss, "Raise quantize.num_pictures, or allow more.")
