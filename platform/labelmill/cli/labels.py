@@ -36,8 +36,13 @@ def show_labels(
     table: TableUri,
     status: Annotated[str | None, typer.Option("--status", help="Only rows with this status.")] = None,
     limit: Annotated[int, typer.Option("--limit", min=0, help="How many rows to show.")] = 20,
-    current: Annotated[bool, typer.Option("--current", help="One row a picture: the newest.")] = False,
-    model: Annotated[str | None, typer.Option("--model", metavar="NAME", help="Only rows of this model.")] = None,
+    current: Annotated[
+        bool, typer.Option("--current", help="One row a picture and model: of the last run's version.")
+    ] = False,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", metavar="NAME[@VERSION]", help="Only rows of this model; --current: by this version."),
+    ] = None,
 ) -> None:
     """Show a label table: its rows, statuses and label counts. `labelmill labels TABLE` is short for it.
 
@@ -92,10 +97,15 @@ def view_labels(
     table: TableUri,
     dialect: Annotated[str, typer.Option("--for", metavar="ENGINE", help="duckdb, spark or trino")] = "duckdb",
 ) -> None:
-    """Print what to paste into DuckDB, Spark or Trino for a view with the newest row of each picture.
+    """Print what to paste into DuckDB, Spark or Trino for the current view: one row a picture and model.
+
+    It names the versions of the models that the last runs used, and stays with them: print it anew after a promotion.
 
     Example: labelmill labels view ./demo/labels --for spark
     """
+    from labelmill.table.table import LabelTable
     from labelmill.table.view import view_text
 
-    typer.echo(view_text(table, dialect), nl=False)
+    there = LabelTable(table)
+    text = view_text(table, dialect, there.versions, table_version=there.version)
+    typer.echo(text, nl=False)

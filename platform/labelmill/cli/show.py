@@ -13,7 +13,6 @@ from labelmill.errors import SpecError
 from labelmill.table.receipts import past_receipts
 from labelmill.table.row import STATUSES
 from labelmill.table.table import LabelTable
-from labelmill.table.view import CURRENT_VIEW
 
 __all__ = ["print_labels"]
 
@@ -25,14 +24,14 @@ def print_labels(
     if status and status not in STATUSES:
         raise SpecError(f"--status: expected one of {', '.join(STATUSES)}; got {status!r}")
     table = LabelTable(uri)
-    view = f"({CURRENT_VIEW}) {_where(status, model)}" if current else f"labels {_where(status, model)}"
+    view = f"current_labels {_where(status, None)}" if current else f"labels {_where(status, model)}"
     what = "current rows" if current else "rows"
     console.print(Text(f"{table.uri}: version {table.version}, {table.num_files} files"))
-    console.print(_status_table(table.query(_STATUSES.format(view=view), _NARROW), what))
-    console.print(_label_table(table.query(_LABELS.format(view=view), _NARROW)))
+    console.print(_status_table(table.query(_STATUSES.format(view=view), _NARROW, model=model), what))
+    console.print(_label_table(table.query(_LABELS.format(view=view), _NARROW, model=model)))
     _print_receipts(table.uri, console)
     if limit:
-        console.print(_row_table(table.query(_ROWS.format(view=view, limit=int(limit)))))
+        console.print(_row_table(table.query(_ROWS.format(view=view, limit=int(limit)), model=model)))
 
 
 _RUNS_SHOWN = 3

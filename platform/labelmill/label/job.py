@@ -80,7 +80,7 @@ class _Run:
     ) -> None:
         self.spec, self.bundles, self.aside, self.inventory = spec, bundles, aside, inventory
         self.today = datetime.now(UTC).date()
-        self.writer = TableWriter(spec.output)
+        self.writer = TableWriter(spec.output, [bundle.reference for bundle in bundles])
         self.commits = Commits(self.writer, lease, self.today)
         self.settings = Settings.of(spec)
         receipt = Receipt(

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import date
+from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import unquote
 
@@ -16,12 +17,18 @@ import pyarrow as pa
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
-from labelmill.errors import DataError, TableError
+from labelmill.errors import DataError, SpecError, TableError
 from labelmill.parquet import read_parquet
 from labelmill.storage import Store, delta_options, open_store, split_uri
 from labelmill.table.row import PARTITION, SCHEMA
+from labelmill.table.view import NEEDED, current_view, name_is
 
-__all__ = ["LabelTable", "one_line"]
+__all__ = ["LABELLED_BY", "LabelTable", "one_line"]
+
+LABELLED_BY = "labelmill.version."
+"""Begins the property of a Delta table that tells to which version the last run resolved the model of a name."""
+
+_BATCH_ROWS = 100_000
 
 # Not by DuckDB's own partitioning, which would also take a `model=...` further up in the path for a column.
 _COMPUTED = {PARTITION: f"regexp_extract(filename, '{PARTITION}=([0-9-]+)/[^/]*$', 1)::DATE AS {PARTITION}"}
@@ -87,14 +94,55 @@ class LabelTable:
             while coming:
                 yield from _as_batches(*coming.popleft(), schema)
 
-    def query(self, sql: str, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
-        """The rows of a SELECT in DuckDB's SQL over `labels`, which has these columns (default all)."""
-        names = list(columns) if columns else SCHEMA.names
+    def current(
+        self, model: str | None = None, columns: Sequence[str] | None = None, *, memory_limit: str = "2GB"
+    ) -> pa.RecordBatchReader:
+        """Stream the `columns` (default all of SCHEMA) of the current view, in no order: a row a picture and model.
+
+        It is that of the version to which the last run resolved the model, or of `model`: "digits@3", or "digits" for
+        the rows of this model alone. Where that version has no row of the picture as it was last seen, it is the
+        newest of the model. DuckDB spills what does not fit. SpecError: `model` is no name and number.
+        """
+        view = self._view(model, ", ".join(columns or SCHEMA.names))
+        schema = pa.schema([SCHEMA.field(name) for name in columns or SCHEMA.names])
+        return pa.RecordBatchReader.from_batches(schema, self._streamed(view, schema, memory_limit))
+
+    def _streamed(self, view: str, schema: pa.Schema, memory_limit: str) -> Iterator[pa.RecordBatch]:
+        with TemporaryDirectory(prefix="labelmill-view-") as folder:
+            config = {"memory_limit": memory_limit, "temp_directory": folder, "preserve_insertion_order": False}
+            with duckdb.connect(config=config) as connection:
+                self.attach(connection, "labels", list(dict.fromkeys([*schema.names, *NEEDED])))
+                for batch in connection.sql(view).to_arrow_reader(_BATCH_ROWS):
+                    yield pa.Table.from_batches([batch]).cast(schema).combine_chunks().to_batches()[0]
+
+    def _view(self, model: str | None, columns: str) -> str:
+        if model is None:
+            return current_view(self.versions, columns)
+        name, at, version = model.partition("@")
+        if not name or (at and not version.isdecimal()):
+            raise SpecError(
+                f"expected the name of a model, or with the number of a version, as in digits@3; got {model!r}. "
+                "A table knows no aliases: `labelmill models show NAME` tells to which version one points."
+            )
+        if at and not self._files({"model": model}):
+            raise TableError(f"no row of {model} in {self.uri}: `labelmill labels {self.uri}` shows what there is.")
+        versions = self.versions | ({name: int(version)} if at else {})
+        return current_view(versions, columns, f"(SELECT * FROM labels WHERE {name_is(name)})")
+
+    def query(
+        self, sql: str, columns: Sequence[str] | None = None, *, model: str | None = None
+    ) -> list[dict[str, Any]]:
+        """The rows of a SELECT in DuckDB's SQL over `labels`, or over `current_labels`, the current view of `model`.
+
+        Both have these columns (default all), and those that the view needs.
+        """
+        names = list(dict.fromkeys([*columns, *NEEDED])) if columns else SCHEMA.names
         labels = pa.RecordBatchReader.from_batches(
-            pa.schema([SCHEMA.field(name) for name in names]), self.batches(columns)
+            pa.schema([SCHEMA.field(name) for name in names]), self.batches(names)
         )
         with duckdb.connect() as connection:
             connection.register("labels", labels)
+            connection.execute(f"CREATE VIEW current_labels AS {self._view(model, ', '.join(names))}")
             rows: list[dict[str, Any]] = connection.sql(sql).to_arrow_table().to_pylist()
         return rows
 
@@ -123,6 +171,13 @@ class LabelTable:
     @property
     def version(self) -> int:
         return int(self._delta.version())
+
+    @property
+    def versions(self) -> dict[str, int]:
+        """The version of each model, by name, to which the last run that used the model resolved it."""
+        properties = self._delta.metadata().configuration.items()
+        found = {key.removeprefix(LABELLED_BY): value for key, value in properties if key.startswith(LABELLED_BY)}
+        return {name: int(version) for name, version in found.items() if version.isdecimal()}
 
     @property
     def num_rows(self) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -22,7 +22,7 @@ from labelmill.errors import FencedError, TableError
 from labelmill.storage import delta_options, open_store
 from labelmill.table.data_file import STATISTICS, DataFile
 from labelmill.table.row import PARTITION, SCHEMA
-from labelmill.table.table import LabelTable, one_line
+from labelmill.table.table import LABELLED_BY, LabelTable, one_line
 
 __all__ = ["TableWriter"]
 
@@ -35,15 +35,19 @@ _TARGET_FILE_BYTES = 256 * 2**20
 
 
 class TableWriter:
-    """The one writer of a label table, fenced. `number` counts the writers and their commits, across all runs."""
+    """The one writer of a label table, fenced. `number` counts the writers and their commits, across all runs.
 
-    def __init__(self, uri: str) -> None:
+    `models` are what a run resolved its models to (name@version): from its first commit on, which is made here and
+    also by a run with nothing to do, the current view shows their rows. Of two versions of one model it is the first.
+    """
+
+    def __init__(self, uri: str, models: Sequence[str] = ()) -> None:
         self.uri = open_store(uri).uri
         try:
             self._delta = self._open_or_create()
             self.number = self._delta.transaction_version(_APPLICATION) or 0
             self.run_id = f"{self.number + 1:09d}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
-            self._commit([])  # from here on, whoever opened the table before us can no longer commit
+            self._begin(models)  # from here on, whoever opened the table before us can no longer commit
         except (DeltaError, OSError) as exc:
             raise TableError(f"the label table at {self.uri} cannot be written: {one_line(exc)}") from exc
 
@@ -62,23 +66,40 @@ class TableWriter:
         LabelTable(self.uri)  # says so when it is some other Delta table
         return DeltaTable(self.uri, storage_options=options)
 
+    def _begin(self, models: Sequence[str]) -> None:
+        used = {
+            LABELLED_BY + name: version for name, _, version in (model.partition("@") for model in reversed(models))
+        }
+        known = self._delta.metadata().configuration
+        if all(known.get(name) == version for name, version in used.items()):
+            self._commit(self._write([]))
+        else:
+            self._commit(
+                lambda properties: self._delta.alter.set_table_properties(
+                    used, raise_if_not_exists=False, commit_properties=properties
+                )
+            )
+
     def commit(self, files: Sequence[DataFile]) -> None:
         """Make `files` part of the table, all or none. FencedError: another run took the table over."""
         try:
-            self._commit([_added(file) for file in files])
+            self._commit(self._write([_added(file) for file in files]))
         except (DeltaError, OSError) as exc:
             raise TableError(
                 f"{len(files)} finished files could not be committed to {self.uri}: {one_line(exc)}. "
                 "What was committed before stays. Mend the cause and run the same command again."
             ) from exc
 
-    def _commit(self, actions: list[AddAction | RemoveAction]) -> None:
+    def _write(self, actions: list[AddAction | RemoveAction]) -> Callable[[CommitProperties], None]:
+        return lambda properties: self._delta.create_write_transaction(
+            actions, "append", schema=_DELTA_SCHEMA, partition_by=[PARTITION], commit_properties=properties
+        )
+
+    def _commit(self, change: Callable[[CommitProperties], None]) -> None:
         if (self._delta.transaction_version(_APPLICATION) or 0) != self.number:
             raise self._fenced()
         try:
-            self._delta.create_write_transaction(
-                actions, "append", schema=_DELTA_SCHEMA, partition_by=[PARTITION], commit_properties=self._properties()
-            )
+            change(self._properties())
         except (DeltaError, OSError) as exc:
             if not self._landed(exc):
                 raise
