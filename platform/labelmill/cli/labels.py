@@ -92,6 +92,27 @@ def vacuum_labels(
     typer.echo(f"{size} deleted" if delete else f"{size} to delete; --delete does it")
 
 
+@labels.command("repair")
+def repair_labels(
+    table: TableUri,
+    forget: Annotated[bool, typer.Option("--forget", help="Do it; without it they are only listed.")] = False,
+) -> None:
+    """List, or with --forget take out of the table, the data files that another program has deleted or damaged.
+
+    Without them the table can be read again. The next run labels the pictures whose rows lay there. Refused while a run
+    is on the table.
+
+    Example: labelmill labels repair ./demo/labels --forget
+    """
+    from labelmill.table.upkeep import find_lost, repair
+
+    files = (repair if forget else find_lost)(table)
+    for file in files:
+        typer.echo(printable(file.path))
+    lost = f"{len(files):,} files of {sum(file.num_rows for file in files):,} rows"
+    typer.echo(f"{lost} forgotten" if forget else f"{lost} are gone or damaged; --forget takes them out of the table")
+
+
 @labels.command("view")
 def view_labels(
     table: TableUri,

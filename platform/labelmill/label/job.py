@@ -118,6 +118,7 @@ class _Run:
             logger.info("labelling by %s, %s", workers, self.account.receipt.engine)
             try:
                 Labelling(self.spec, self.account, self.commits, self.budget).label(stage, workers)
+                self.commits.check_kept()
             except BaseException:
                 self._close_stopped()
                 raise

@@ -16,13 +16,14 @@ from typing import Any
 
 from deltalake import CommitProperties, DeltaTable, Schema, Transaction
 from deltalake.exceptions import DeltaError
-from deltalake.transaction import AddAction, RemoveAction
+from deltalake.transaction import AddAction
 
 from labelmill.errors import FencedError, TableError
 from labelmill.storage import delta_options, open_store
-from labelmill.table.data_file import STATISTICS, DataFile
+from labelmill.table.data_file import STATISTICS, DataFile, lost_files
 from labelmill.table.row import PARTITION, SCHEMA
-from labelmill.table.table import LABELLED_BY, LabelTable, one_line
+from labelmill.table.snapshot import Snapshot, one_line
+from labelmill.table.table import LABELLED_BY
 
 __all__ = ["TableWriter"]
 
@@ -42,7 +43,8 @@ class TableWriter:
     """
 
     def __init__(self, uri: str, models: Sequence[str] = ()) -> None:
-        self.uri = open_store(uri).uri
+        self._store = open_store(uri)
+        self.uri = self._store.uri
         try:
             self._delta = self._open_or_create()
             self.number = self._delta.transaction_version(_APPLICATION) or 0
@@ -63,8 +65,7 @@ class TableWriter:
                 name="labels",
                 configuration={"delta.dataSkippingStatsColumns": ",".join(STATISTICS)},
             )
-        LabelTable(self.uri)  # says so when it is some other Delta table
-        return DeltaTable(self.uri, storage_options=options)
+        return Snapshot(self.uri).delta  # says so when it is some other Delta table
 
     def _begin(self, models: Sequence[str]) -> None:
         used = {
@@ -80,6 +81,16 @@ class TableWriter:
                 )
             )
 
+    def still_there(self, files: Sequence[DataFile]) -> list[DataFile]:
+        """Those that lie in the folder as they were put: a reader fails at one that is committed and is not there."""
+        lost = set(lost_files(self._store, {file.path: file.size_bytes for file in files}))
+        return [file for file in files if file.path not in lost]
+
+    def check_kept(self) -> None:
+        """TableError: a file of this run that the table consists of is gone."""
+        now = Snapshot(self.uri)
+        now.check_there([file for file in now.files if self.run_id in file.path])
+
     def commit(self, files: Sequence[DataFile]) -> None:
         """Make `files` part of the table, all or none. FencedError: another run took the table over."""
         try:
@@ -90,9 +101,9 @@ class TableWriter:
                 "What was committed before stays. Mend the cause and run the same command again."
             ) from exc
 
-    def _write(self, actions: list[AddAction | RemoveAction]) -> Callable[[CommitProperties], None]:
+    def _write(self, actions: Sequence[AddAction]) -> Callable[[CommitProperties], None]:
         return lambda properties: self._delta.create_write_transaction(
-            actions, "append", schema=_DELTA_SCHEMA, partition_by=[PARTITION], commit_properties=properties
+            list(actions), "append", schema=_DELTA_SCHEMA, partition_by=[PARTITION], commit_properties=properties
         )
 
     def _commit(self, change: Callable[[CommitProperties], None]) -> None:
@@ -134,6 +145,20 @@ class TableWriter:
             f"another run took over the label table at {self.uri}. What this run ({self.run_id}) committed stays; "
             "nothing more of it will be. Run the same command again when the other has ended."
         )
+
+    def forget_gone(self) -> None:
+        """Take the files that are gone from the folder out of the table; their rows are then no longer in it.
+
+        By Delta's own repair: whoever removes a file in which rows are deleted must name their deletion vector.
+        """
+        try:
+            if self._delta.repair(dry_run=True)["files_removed"]:
+                self._commit(self._repair)
+        except (DeltaError, OSError) as exc:
+            raise TableError(f"the label table at {self.uri} could not be repaired: {one_line(exc)}.") from exc
+
+    def _repair(self, properties: CommitProperties) -> None:
+        self._delta.repair(commit_properties=properties)
 
     def compact(self, day: date, *, from_files: int = _COMPACT_FROM_FILES) -> int:
         """Merge the small files of one day's partition, if it has `from_files`; returns how many fewer there are.
