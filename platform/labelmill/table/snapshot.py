@@ -18,7 +18,7 @@ import pyarrow as pa
 from deltalake import DeltaTable, Field, Schema
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
-from labelmill.errors import DataError, NotFoundError, TableError
+from labelmill.errors import DataError, NotFoundError, TableError, first_line
 from labelmill.parquet import read_parquet
 from labelmill.storage import Store, delta_options, open_store
 from labelmill.table.data_file import lost_files
@@ -118,17 +118,20 @@ class Snapshot:
         return dict(zip(paths, (row.values for row in vectors["selection_vector"]), strict=True))
 
     def rows(self, file: LiveFile, columns: Sequence[str]) -> pa.Table:
-        """The rows of a file that are not deleted, with these of its columns. TableError: it is gone, or damaged."""
+        """The rows of a file that are not deleted, with these columns of SCHEMA. TableError: it is gone, or damaged."""
+        schema = pa.schema([SCHEMA.field(name) for name in columns])
         try:
-            rows = read_parquet(self.store.read(file.path), columns)
+            rows = read_parquet(self.store.read(file.path), [name for name in columns if name != PARTITION])
+            if PARTITION in columns:
+                rows = rows.append_column(PARTITION, pa.repeat(pa.scalar(file.day, pa.date32()), rows.num_rows))
+            rows = rows.select(schema.names).cast(schema)  # other tools may write views of strings, or other times
         except NotFoundError as exc:
             raise self._gone(file) from exc
-        except DataError as exc:
-            raise self.damaged(file, str(exc)) from exc
-        kept = self.kept.get(file.path)
-        return (
-            rows if kept is None else pa.concat_tables([rows.slice(0, len(kept)).filter(kept), rows.slice(len(kept))])
-        )
+        except (DataError, KeyError, pa.ArrowException) as exc:
+            raise self._damaged(file, first_line(exc)) from exc
+        if (kept := self.kept.get(file.path)) is None:
+            return rows
+        return pa.concat_tables([rows.slice(0, len(kept)).filter(kept), rows.slice(len(kept))])
 
     def lost(self, files: Sequence[LiveFile]) -> list[LiveFile]:
         """Those of them that are gone from the folder, or are not as they were committed."""
@@ -138,9 +141,9 @@ class Snapshot:
     def check_there(self, files: Sequence[LiveFile]) -> None:
         """TableError: one of them is lost."""
         for file in self.lost(files)[:1]:
-            raise self.damaged(file, "it has another size") if self.store.exists(file.path) else self._gone(file)
+            raise self._damaged(file, "it has another size") if self.store.exists(file.path) else self._gone(file)
 
-    def damaged(self, file: LiveFile, why: str) -> TableError:
+    def _damaged(self, file: LiveFile, why: str) -> TableError:
         return TableError(
             f"{self.store.address(file.path)} is damaged: {why}. Restore it, or delete it and run `labelmill labels "
             f"repair {self.uri} --forget`: the next run labels its pictures again."

@@ -49,8 +49,7 @@ class LabelTable:
         The files are read through our own door to the store, one ahead: deltalake's own reader holds the interpreter
         while it waits for the network, and with it the heartbeat of a lease.
         """
-        schema = pa.schema([SCHEMA.field(name) for name in columns or SCHEMA.names])
-        yield from self._stream(self._files(equal), schema)
+        yield from self._stream(self._files(equal), columns or SCHEMA.names)
 
     def select(
         self,
@@ -98,7 +97,7 @@ class LabelTable:
             read.project(names).create_view("labels", replace=True)
             return
         schema = pa.schema([SCHEMA.field(column) for column in columns])
-        rows = _noting(errors, self._stream(files, schema))
+        rows = _noting(errors, self._stream(files, columns))
         connection.register("labels", pa.RecordBatchReader.from_batches(schema, rows))
 
     def _is_plain_folder(self, files: Sequence[LiveFile], columns: Sequence[str]) -> bool:
@@ -108,26 +107,15 @@ class LabelTable:
         in_folder = split_uri(self.uri)[0] == "/" and not set("*?[") & set(self.uri)
         return in_folder and days_in_names and not self._snapshot.kept
 
-    def _stream(self, files: Sequence[LiveFile], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-        stored = [name for name in schema.names if name != PARTITION]
+    def _stream(self, files: Sequence[LiveFile], columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         with ThreadPoolExecutor(1, "table") as ahead:
-            coming: deque[tuple[Future[pa.Table], LiveFile]] = deque()
+            coming: deque[Future[pa.Table]] = deque()
             for file in files:
-                coming.append((ahead.submit(self._snapshot.rows, file, stored), file))
+                coming.append(ahead.submit(self._snapshot.rows, file, columns))
                 if len(coming) > 1:
-                    yield from self._as_batches(*coming.popleft(), schema)
+                    yield from coming.popleft().result().to_batches()
             while coming:
-                yield from self._as_batches(*coming.popleft(), schema)
-
-    def _as_batches(self, rows: Future[pa.Table], file: LiveFile, schema: pa.Schema) -> list[pa.RecordBatch]:
-        table = rows.result()
-        if PARTITION in schema.names:
-            table = table.append_column(PARTITION, pa.repeat(pa.scalar(file.day, pa.date32()), table.num_rows))
-        try:
-            batches: list[pa.RecordBatch] = table.select(schema.names).cast(schema).to_batches()
-        except (KeyError, pa.ArrowException) as exc:
-            raise self._snapshot.damaged(file, f"expected other columns: {first_line(exc)}") from exc
-        return batches
+                yield from coming.popleft().result().to_batches()
 
     def current(
         self, model: str | None = None, columns: Sequence[str] | None = None, *, memory_limit: str = "2GB"
