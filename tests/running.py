@@ -1,6 +1,7 @@
 """Running the command line as a user does, in processes of its own."""
 
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-__all__ = ["data_files", "label_spec", "labelmill", "rows_of", "start_labelmill", "wait_for"]
+__all__ = ["data_files", "free_port", "label_spec", "labelmill", "rows_of", "start_labelmill", "wait_for"]
 
 
 def environment(**more):
@@ -71,3 +72,9 @@ def wait_for(condition, process, timeout_s=400):
             return True
         time.sleep(0.005)
     return False
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

@@ -27,7 +27,7 @@ def test_ticks_come_while_items_are_waited_for():
         go.wait(10)
         yield 2
 
-    found = with_ticks(items(), 0.01, lambda: stopped.append(True))
+    found = with_ticks(items(), 0.01, lambda: stopped.append(True) or True)
     assert next(found) == 1
     assert next(found) is None
     go.set()
@@ -42,7 +42,7 @@ def test_what_takes_is_stopped_and_ended_before_it_is_left():
         yield 1
         end.wait(10)
 
-    found = with_ticks(items(), 10, end.set)
+    found = with_ticks(items(), 10, lambda: end.set() or True)
     next(found)
     [thread] = [thread for thread in threading.enumerate() if thread.name == "take"]
     found.close()
@@ -69,7 +69,7 @@ def test_a_signal_while_the_thread_starts_leaves_none_behind(monkeypatch, begins
 
     monkeypatch.setattr(threading.Thread, "start", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        next(with_ticks(items(), 10, end.set))
+        next(with_ticks(items(), 10, lambda: end.set() or True))
     [thread] = threads
     if not begins:
         start(thread)

@@ -182,12 +182,12 @@ def test_a_label_table_is_shown_merged_and_swept(run):
 def test_a_signal_ends_a_command_with_its_code_and_no_traceback(tmp_path, number, code):
     path = tmp_path / "job.yaml"
     os.mkfifo(path)  # opening it waits for a writer that never comes
-    command = ["env", "--default-signal=HUP", *COMMAND, "check", str(path)]  # the tests may run under nohup
+    command = ["env", "--default-signal=HUP,INT", *COMMAND, "check", str(path)]  # the tests may run under nohup
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     wait_until_opened(process, path)
     process.send_signal(number)
     out, err = process.communicate(timeout=10)
-    assert (process.returncode, out, err) == (code, "", "")
+    assert (process.returncode, out, err) == (code, "", f"stopped by {number.name}\n")
 
 
 def wait_until_opened(process, path):

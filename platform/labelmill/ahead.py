@@ -44,9 +44,10 @@ def ahead(items: Iterator[T], depth: int) -> Iterator[T]:
         stopped.set()
 
 
-def with_ticks(items: Iterator[T], every_s: float, stop: Callable[[], None]) -> Generator[T | None, None, None]:
+def with_ticks(items: Iterator[T], every_s: float, stop: Callable[[], bool]) -> Generator[T | None, None, None]:
     """The same items, taken by a thread of their own, and None every so often in between: so that nothing waits for a
-    slow one. `stop` is called when this is left, and makes `items` end; the thread has ended before it returns.
+    slow one. `stop` is called when this is left, and makes `items` end; the thread has ended before it returns, unless
+    `stop` says that it cannot.
     """
     ready: queue.SimpleQueue[T | _Ended] = queue.SimpleQueue()
     begins, has_begun, is_left = threading.Lock(), False, False
@@ -82,8 +83,7 @@ def with_ticks(items: Iterator[T], every_s: float, stop: Callable[[], None]) -> 
     finally:
         with begins:
             is_left = True
-        if has_begun:
-            stop()
+        if has_begun and stop():
             thread.join()
 
 

@@ -295,8 +295,11 @@ def _writable(uri: str) -> str:
         honoured = store.honours_write_if_absent()
         return "writable" if honoured else "writable, but ignores conditional writes"
     folder = Path(store.uri)
-    while not folder.exists():
-        folder = folder.parent
+    try:
+        while not folder.exists():
+            folder = folder.parent
+    except OSError as exc:
+        raise StorageError(f"cannot be a folder: {exc.strerror}") from exc
     if not folder.is_dir():
         raise StorageError(f"expected a folder, and {folder} is a file")
     if not os.access(folder, os.W_OK | os.X_OK):

@@ -1,5 +1,7 @@
 """Where a job runs: on a Ray of its own, started here and ended with it, or on the one that RAY_ADDRESS names."""
 
+import atexit
+import ctypes
 import importlib
 import logging
 import os
@@ -7,10 +9,12 @@ import re
 import secrets
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +22,9 @@ from functools import cache, partial
 from pathlib import Path
 from types import ModuleType
 
+import psutil
+
+from labelmill.ending import end_main_thread
 from labelmill.errors import ClusterError, NoRayError
 
 __all__ = [
@@ -29,6 +36,7 @@ __all__ = [
     "connect_ahead",
     "cores_in_use",
     "count_gpus",
+    "is_lost",
     "nodes",
     "resources_at_hand",
     "said_by_worker",
@@ -46,6 +54,11 @@ _QUIET = {
 }
 
 _ANSWERS_WITHIN_S = 10.0
+_LOOK_EVERY_S = 0.2
+_ASK_EVERY_S = 3.0
+_HEAD_SILENT_S = 40.0  # after 60 Ray ends this process
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_SIGACTION_BYTES = 1024  # more than any C library's structure has
 _RAISED = re.compile(r"^(?!ray\.)[\w.]+(Error|Exception): .+", re.MULTILINE)
 
 
@@ -133,10 +146,7 @@ class Connection:
     def resources(self) -> Resources:
         """What there is to run on, as soon as it is known. Raises as `connect` does."""
         self.begin()
-        found = self._made.result()
-        if threading.current_thread() is threading.main_thread():
-            _take_back_signals()
-        return found
+        return self._made.result()
 
     def close(self) -> None:
         self._closing.set()
@@ -165,14 +175,6 @@ def connect_ahead(*modules: str) -> Iterator[Connection]:
         yield connection
     finally:
         connection.close()
-
-
-def _take_back_signals() -> None:
-    """Ray's C++ side puts a handler before that of this process, and it prints a trace of the machine's code."""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        handler = signal.getsignal(number)
-        if handler is not None:
-            signal.signal(number, handler)
 
 
 def nodes(resource: str = "CPU") -> dict[str, str]:
@@ -221,14 +223,16 @@ def _attached(address: str, show_workers_output: bool, modules: Sequence[str]) -
     check_answers(address, _ANSWERS_WITHIN_S)
     ray = _import_ray()
     try:
-        with _importing(modules):
+        with _importing(modules), _signals_stay():
             ray.init(address=address, log_to_driver=show_workers_output, logging_level=logging.ERROR)
     except Exception as exc:
         raise _no_answer(address, _first_line(exc)) from exc
+    place = ray.get_runtime_context().gcs_address
     try:
-        yield _resources(ray, local=False)
+        with _watched(_Head(place).gone):
+            yield _resources(ray, local=False)
     finally:
-        ray.shutdown()
+        _shut_down(ray)
 
 
 def _no_answer(address: str, reason: str) -> NoRayError:
@@ -245,31 +249,51 @@ def _local(num_cpus: int | None, show_workers_output: bool, modules: Sequence[st
             "Ray was imported before labelmill could set it up for this process: start the job before `import ray`, "
             "or start a Ray yourself and name it in RAY_ADDRESS."
         )
-    # A folder of our own: the token's file, Ray's sockets and logs. Its path must stay short, for the sockets' sake.
-    folder = Path(tempfile.mkdtemp(prefix="labelmill-"))
-    with _environment(_private_settings(folder) | {"RAY_preload_python_modules": ",".join(modules)}):
+    with _own_folder() as folder, _environment(_private_settings(folder, modules)):
         ray = _import_ray()
         try:
-            with (
-                _importing(modules),
-                _native_messages_to(folder / "start.log"),
-                _few_processes(log_monitor=show_workers_output),
-            ):
-                ray.init(
-                    address="local",
-                    num_cpus=num_cpus,
-                    include_dashboard=False,
-                    log_to_driver=show_workers_output,
-                    logging_level=logging.ERROR,
-                    _temp_dir=str(folder / "ray"),
-                )
-        except Exception as exc:
-            raise NoRayError(f"Ray did not start on this machine: {_first_line(exc)}. Its logs: {folder}") from exc
-        try:
-            yield _resources(ray, local=True)
+            _start(ray, folder, num_cpus, show_workers_output, modules)
+            with _watched(_gone_process):
+                yield _resources(ray, local=True)
         finally:
-            ray.shutdown()
-            shutil.rmtree(folder, ignore_errors=True)
+            _shut_down(ray)
+
+
+@contextmanager
+def _own_folder() -> Iterator[Path]:
+    """For the token's file, Ray's sockets and logs, which stay if it does not start. Short, for the sockets' sake."""
+    folder = Path(tempfile.mkdtemp(prefix="labelmill-"))
+    try:
+        yield folder
+    except NoRayError:
+        raise
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _start(
+    ray: ModuleType, folder: Path, num_cpus: int | None, show_workers_output: bool, modules: Sequence[str]
+) -> None:
+    try:
+        with (
+            _importing(modules),
+            _native_messages_to(folder / "start.log"),
+            _few_processes(log_monitor=show_workers_output),
+            _signals_stay(),
+        ):
+            ray.init(
+                address="local",
+                num_cpus=num_cpus,
+                include_dashboard=False,
+                log_to_driver=show_workers_output,
+                logging_level=logging.ERROR,
+                _temp_dir=str(folder / "ray"),
+            )
+    except Exception as exc:
+        raise NoRayError(f"Ray did not start on this machine: {_first_line(exc)}. Its logs: {folder}") from exc
 
 
 @contextmanager
@@ -280,6 +304,105 @@ def _importing(modules: Sequence[str]) -> Iterator[None]:
         yield
         for module in imported:
             module.result()
+
+
+def _shut_down(ray: ModuleType) -> None:
+    if is_lost():  # it would wait for who does not answer; its processes end with this one
+        atexit.unregister(ray.shutdown)
+        return
+    with _signals_stay():
+        ray.shutdown()
+
+
+_lost = threading.Event()
+
+
+def is_lost() -> bool:
+    """Whether Ray was gone while this process was connected to it: whoever asks it anything more waits for ever."""
+    return _lost.is_set()
+
+
+@contextmanager
+def _watched(gone: Callable[[], str | None]) -> Iterator[None]:
+    """Ray ends a process that has lost it, with all that is open and no word: within a second or two of the death of
+    its raylet, and after a minute without its head. So it is looked at here, and the main thread is ended before."""
+    _lost.clear()
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(_LOOK_EVERY_S):
+            if reason := gone():
+                _lost.set()
+                end_main_thread(NoRayError(f"{reason}. What was finished stays: run the same command again to go on."))
+                return
+
+    watching = threading.Thread(target=watch, name="watch", daemon=True)
+    watching.start()
+    try:
+        yield
+    finally:
+        done.set()
+        watching.join()
+
+
+def _gone_process() -> str | None:
+    """Which part of the own Ray is gone. Not reaped here: Ray takes its raylet for alive until it is."""
+    from ray._private import worker
+
+    for name, processes in dict(worker._global_node.all_processes).items():
+        for one in processes:
+            try:
+                if psutil.Process(one.process.pid).status() != psutil.STATUS_ZOMBIE:
+                    continue
+            except psutil.NoSuchProcess:
+                pass
+            return f"Ray's {name} on this machine ended unexpectedly, for want of memory perhaps"
+    return None
+
+
+class _Head:
+    """The head of a cluster; with fault tolerance it may come back."""
+
+    def __init__(self, place: str) -> None:
+        host, _, port = place.rpartition(":")
+        self._place, self._at = place, (host.strip("[]"), int(port))
+        self._answered_at = self._looked_at = time.monotonic()
+
+    def gone(self) -> str | None:
+        now = time.monotonic()
+        if now - self._looked_at > _ASK_EVERY_S:
+            self._looked_at = now
+            try:
+                socket.create_connection(self._at, timeout=_ASK_EVERY_S).close()
+                self._answered_at = time.monotonic()
+            except OSError:
+                silent_s = time.monotonic() - self._answered_at
+                if silent_s > _HEAD_SILENT_S:
+                    return f"the head of the Ray cluster at {self._place} has not answered for {silent_s:.0f} s"
+        return None
+
+
+@contextmanager
+def _signals_stay() -> Iterator[None]:
+    """Whoever starts or ends Ray keeps his ways to end.
+
+    Ray's Python side takes SIGTERM, and then ends with code 15. Its C++ side takes it as well, prints a trace of the
+    machine's code, and gives it back to nobody. Both may happen in a thread, where Python's `signal` sets nothing, and
+    of C++ it knows nothing: hence the C library's own call.
+    """
+    from ray._private import utils
+
+    libc, take = ctypes.CDLL(None), utils.set_sigterm_handler
+    actions = {number: ctypes.create_string_buffer(_SIGACTION_BYTES) for number in _ENDING}
+    for number, action in actions.items():
+        libc.sigaction(number, None, action)
+    utils.set_sigterm_handler = lambda handler: None
+    try:
+        yield
+    finally:
+        utils.set_sigterm_handler = take
+        for number, action in actions.items():
+            libc.sigaction(number, action, None)
 
 
 @contextmanager
@@ -318,7 +441,8 @@ def _native_messages_to(file: Path) -> Iterator[None]:
         os.close(target)
 
 
-def _private_settings(folder: Path) -> dict[str, str]:
+def _private_settings(folder: Path, modules: Sequence[str]) -> dict[str, str]:
+    (folder / "tmp").mkdir()
     token_file = folder / "auth_token"
     with os.fdopen(os.open(token_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         file.write(_token())
@@ -330,6 +454,8 @@ def _private_settings(folder: Path) -> dict[str, str]:
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
         # Ray would run its workers at niceness 15, below everything else on the machine: they are what it is for.
         "RAY_worker_niceness": "0",
+        "RAY_preload_python_modules": ",".join(modules),
+        "TMPDIR": str(folder / "tmp"),  # what a worker that is ended leaves behind goes with the folder
     }
 
 

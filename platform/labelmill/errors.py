@@ -25,7 +25,7 @@
         ├── NoRayError             it could not be started or reached
         └── NodeError              a node of the cluster reaches nothing of what a job names
 
-A message says what was expected, what came, and what to do. It never needs a traceback to be understood.
+A message says what was expected, what came, and what to do, on one line. It never needs a traceback to be understood.
 """
 
 __all__ = [
@@ -58,9 +58,12 @@ __all__ = [
 
 
 class LabelmillError(Exception):
-    """Base of every error that a user can meet."""
+    """Base of every error that a user can meet: a message, and perhaps a line for each of several mistakes."""
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        return "\n  ".join(map(str, self.args))
 
 
 class SpecError(LabelmillError):

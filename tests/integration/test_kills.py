@@ -78,37 +78,6 @@ def test_whatever_dies_each_picture_ends_as_one_row(tmp_path, registry, slow_sto
         assert (receipt["outcome"], receipt["pictures_labelled"]) == ("complete", len(rows))
 
 
-@pytest.mark.long
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)] * 2)
-@pytest.mark.parametrize("moment", ["as the workers start", "in the middle"])
-def test_a_signal_ends_a_run_that_keeps_what_it_has(tmp_path, registry, slow_store, number, code, moment):
-    table = tmp_path / "labels"
-    places = {"registry": registry, "images": slow_store, "output": table}
-    job = label_spec(tmp_path / "label.yaml", model="tiny@1", **places)
-    before = ("env", "--default-signal=HUP,INT")  # the tests may run under nohup, or behind
-    run = start_labelmill("run", job, log=tmp_path / "log", before=before)
-    try:
-        begun = "labelling by" if moment == "as the workers start" else ""
-        files = 0 if begun else 2
-        log = tmp_path / "log"
-        assert wait_for(lambda: len(data_files(table)) >= files and begun in log.read_text(), run), log.read_text()
-        children = psutil.Process(run.pid).children(recursive=True)
-        run.send_signal(number)
-        assert run.wait(30) == code, (tmp_path / "log").read_text()
-    finally:
-        run.kill()
-        run.wait()
-    log = (tmp_path / "log").read_text()
-    assert "Traceback" not in log
-    assert "***" not in log, "Ray's own words on a signal"
-    assert "what it committed stays" in log
-    _assert_all_gone(children)
-    assert max(table.glob("_labelmill/lease/*.beat")).read_text() == "released"
-    [receipt] = [json.loads(path.read_text()) for path in table.glob("_labelmill/receipts/*.json")]
-    assert (receipt["outcome"], receipt["pictures_labelled"]) == ("stopped", len(rows_of(table)))
-    assert receipt["pictures_labelled"] < len(list(slow_store.iterdir()))
-
-
 def _kill(victim, run, raylet):
     if victim == "driver":
         run.kill()

@@ -89,7 +89,7 @@ def test_the_endpoint_answers_as_the_readme_says(clone):
             assert b"<html" in page.read()
     finally:
         server.send_signal(signal.SIGINT)
-        assert server.wait(60) == 0
+        assert server.wait(60) == 130
 
 
 def test_the_readme_is_short_and_names_only_files_that_exist():

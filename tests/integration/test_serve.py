@@ -4,7 +4,6 @@ import io
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -24,13 +23,8 @@ from bundles import make_bundle
 from labelmill.model.labeler import Labeler
 from labelmill.model.registry import Registry
 from labelmill.storage import open_store
+from running import free_port
 
-RUN = """
-import sys
-from labelmill.serve import run
-from labelmill.spec import load_spec
-run(load_spec(sys.argv[1]))
-"""
 KEY = "sesame-0123456789"
 HEADERS = {"Content-Type": "image/png"}
 
@@ -48,7 +42,7 @@ PICTURE = _png()
 def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
     """A running endpoint that follows tiny@current: .process, .port, .registry, .client (with a key)."""
     folder = tmp_path_factory.mktemp("serve")
-    registry, port = str(folder / "registry"), _free_port()
+    registry, port = str(folder / "registry"), free_port()
     for seed in (1, 2, 3):
         bundle = make_bundle(registry, seed=seed)
         if seed < 3:  # converted before: how long that takes on a busy machine is not what is tested here
@@ -59,7 +53,7 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespa
     environ = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")} | {"KEY": KEY}
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(
-            [sys.executable, "-c", RUN, str(folder / "serve.yaml")],
+            ["env", "--default-signal=INT", sys.executable, "-m", "labelmill", "run", str(folder / "serve.yaml")],
             stdout=subprocess.PIPE, stderr=log, text=True, env=environ,
         )  # fmt: skip
     line = process.stdout.readline()
@@ -161,7 +155,7 @@ def test_stop_signal_ends_it_with_all_its_processes(endpoint):  # the last of th
     children = psutil.Process(endpoint.process.pid).children(recursive=True)
     assert len(children) > 3
     endpoint.process.send_signal(signal.SIGINT)
-    assert endpoint.process.wait(60) == 0
+    assert endpoint.process.wait(60) == 130
     _, alive = psutil.wait_procs(children, timeout=10)
     assert alive == []
 
@@ -206,9 +200,3 @@ class Hammer:
 
 def label(client: httpx.Client) -> dict:
     return client.post("/v1/label", content=PICTURE, headers=HEADERS).raise_for_status().json()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]

@@ -133,3 +133,11 @@ def test_what_cannot_be_planned_is_refused_in_a_sentence(job, tmp_path):
         preview(load_spec(train))
     with pytest.raises(NotFoundError):
         preview(job(0))
+
+
+def test_a_picture_s_name_does_not_break_a_line_of_the_plan(job):
+    loaded = job(count=20)
+    open_store(loaded.spec.images).write("a\nb.jpg", b"<html>gone</html>")
+    lines = str(preview(loaded)).splitlines()
+    assert [line for line in lines if "a\\nb.jpg: expected a picture" in line]
+    assert lines[-1].startswith("nothing was written to ")

@@ -1,6 +1,4 @@
 import socket
-import subprocess
-import sys
 
 import pytest
 
@@ -37,43 +35,6 @@ def test_address_of_another_machine_is_told_before_ray_starts(endpoint_registry,
 def test_model_that_is_not_there_is_told_before_ray_starts(endpoint_registry, no_ray):
     with pytest.raises(RegistryError, match="tiny"):
         server.run(loaded(endpoint_registry, model="tinny@current"))
-
-
-# In processes of their own. Where a network ran before, on a CPU with AMX, the registers outgrow the signal stack that
-# the libraries of this process were given, and a signal that it sends to itself ends it.
-STOPPED = """
-import signal
-from labelmill.serve import server
-before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-with server._stopped_by_signals():
-    signal.raise_signal(signal.SIGTERM)
-    print("not stopped")
-assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
-print("as before")
-"""
-IMPATIENT = """
-import signal
-from labelmill.serve import server
-with server._stopped_by_signals():
-    try:
-        signal.raise_signal(signal.SIGINT)
-    finally:
-        signal.raise_signal(signal.SIGINT)
-        print("put away")
-print("returned")
-"""
-
-
-def said_by(script):
-    return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split("\n")
-
-
-def test_stop_signals_are_the_callers_again_afterwards():
-    assert said_by(STOPPED) == ["as before", ""]
-
-
-def test_second_stop_signal_does_not_cut_the_shutdown_short():
-    assert said_by(IMPATIENT) == ["put away", "returned", ""]
 
 
 @pytest.mark.parametrize(

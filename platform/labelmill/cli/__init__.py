@@ -3,9 +3,10 @@
 A module a group of commands: `jobs` are those that take a spec, `models` and `labels` are named as they are typed.
 """
 
+import atexit
 import os
-import signal
 import sys
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
@@ -14,8 +15,10 @@ from labelmill import __version__
 from labelmill.cli.jobs import jobs
 from labelmill.cli.labels import labels
 from labelmill.cli.models import models
-from labelmill.errors import LabelmillError
-from labelmill.terminal import printable
+from labelmill.cli.output import put
+from labelmill.ending import Ending, ended_by_signals
+from labelmill.errors import LabelmillError, SpecError
+from labelmill.terminal import lost_output, own_streams, printable, printable_lines
 
 __all__ = ["app", "main"]
 
@@ -32,56 +35,77 @@ app.add_typer(jobs)
 app.add_typer(models, name="models")
 app.add_typer(labels, name="labels")
 
-
-class _Ended(BaseException):
-    """A signal that ends a process ends a command as an exception would: what is open is closed on the way out."""
-
-    def __init__(self, number: int) -> None:
-        self.exit_code = 128 + number
+# Which typer does not name: each mistake in a command line is one.
+_WrongCommandLine: Any = typer.BadParameter.__mro__[1]
 
 
 def main() -> None:
     """The entry point: an error of ours is one message on stderr, anything else is a bug and shows its traceback."""
-    before = _take_signals()
+    with own_streams(), ended_by_signals() as ending:
+        try:
+            code = _run(ending)
+        except BaseException:
+            if not ending.signal:
+                raise
+            code = _end(ending)
+        if ending.signal:  # a library's thread that still is in C++ would crash while Python takes itself down
+            atexit._run_exitfuncs()
+            os._exit(code)
+    sys.exit(code)
+
+
+def _end(ending: Ending) -> int:
+    if isinstance(ending.error, LabelmillError):
+        return _complain(ending.error.args, ending.error.exit_code)
+    assert ending.signal
+    sys.stdout.flush()
+    put(f"stopped by {ending.signal.name}", err=True)
+    return 128 + ending.signal
+
+
+def _run(ending: Ending) -> int:
+    """The exit code. A command that shows something prints it; one that does something returns what it says of it."""
     try:
-        app(prog_name="labelmill")
+        with typer.main.get_command(app).make_context("labelmill", sys.argv[1:]) as context:
+            said = context.command.invoke(context)
+        if isinstance(said, str):
+            _say(said)
+            return 0  # it is done, whether or not anybody hears of it
+    except typer.Exit as exc:
+        if exc.exit_code:
+            return int(exc.exit_code)
+    except _WrongCommandLine as exc:
+        return _complain([_what_to_write(exc)], SpecError.exit_code)
     except LabelmillError as exc:
-        _flush()
-        typer.echo(f"error: {printable(str(exc))}", err=True)
-        sys.exit(exc.exit_code)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except _Ended as exc:
-        sys.exit(exc.exit_code)
-    except BrokenPipeError:
-        sys.exit(1)
-    finally:
-        _flush()
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        if ending.signal:
+            raise  # it is what the signal has come to
+        return _complain(exc.args, exc.exit_code)
+    return _told()
 
 
-def _take_signals() -> dict[signal.Signals, Any]:
-    """Returns the handlers of before. Nohup has one signal ignored, and that is left so."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
-    for number, handler in before.items():
-        if handler == signal.SIG_DFL:
-            signal.signal(number, _end)
-    return before
+def _say(text: str) -> None:
+    if text:
+        put(printable_lines(text))
 
 
-def _end(number: int, _: object) -> None:
-    for other in (signal.SIGTERM, signal.SIGHUP):  # an impatient second one would leave Ray's processes behind
-        signal.signal(other, signal.SIG_IGN)
-    raise _Ended(number)
+def _what_to_write(exc: Any) -> str:
+    said = exc.format_message()
+    command = exc.ctx.command_path if exc.ctx else "labelmill"
+    return f"{said}{'' if said.endswith(('.', '?')) else '.'} See `{command} --help`."
 
 
-def _flush() -> None:
-    """Nobody may be reading any more; the interpreter would complain of that at exit."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _complain(lines: Sequence[object], exit_code: int) -> int:
+    sys.stdout.flush()
+    put("error: " + "\n  ".join(printable(str(line)) for line in lines), err=True)
+    return exit_code
+
+
+def _told() -> int:
+    """Whether what a command is for has been written. A reader that goes away has seen what it wanted."""
+    lost = lost_output()
+    if lost is None or isinstance(lost, BrokenPipeError):
+        return 0
+    return _complain([f"the output could not be written: {lost.strerror}"], LabelmillError.exit_code)
 
 
 @app.callback(invoke_without_command=True)
@@ -90,6 +114,6 @@ def labelmill(
     version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
 ) -> None:
     if version:
-        typer.echo(f"labelmill {__version__}")
+        put(f"labelmill {__version__}")
     elif context.invoked_subcommand is None:
-        typer.echo(context.get_help())
+        put(context.get_help())

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from labelmill.cli.arguments import Overrides, SpecPath
-from labelmill.cli.output import print_findings
-from labelmill.errors import FailureBudgetError
-from labelmill.terminal import log_to, printable
+from labelmill.cli.output import print_findings, put
+from labelmill.errors import FailureBudgetError, SpecError
+from labelmill.terminal import log_to, printable_lines
 
 if TYPE_CHECKING:
     from labelmill.check import Finding
@@ -45,7 +45,7 @@ def check_command(
     summary = f"valid, {loaded.spec.kind} {loaded.spec.name}"
     if offline:
         if preview is not None:
-            raise typer.BadParameter("--preview reads pictures: leave out --offline")
+            raise SpecError("--preview reads pictures: leave out --offline")
         print_findings([("spec", path, True, summary)], width=len(path))
         return
     _check_places(loaded, path, summary)
@@ -97,13 +97,13 @@ def plan_command(
     loaded = load_spec(path, overrides or ())
     with log_to(sys.stderr):
         found = preview(loaded)
-    typer.echo(found.to_json() if as_json else printable(str(found)))
+    put(found.to_json() if as_json else printable_lines(str(found)))
     if found.would_stop:
         raise typer.Exit(FailureBudgetError.exit_code)
 
 
 @jobs.command("run")
-def run_command(path: SpecPath, overrides: Overrides = None) -> None:
+def run_command(path: SpecPath, overrides: Overrides = None) -> str:
     """Do what a spec describes: train, evaluate, label or serve.
 
     On a Ray of its own on this machine, or on the one that RAY_ADDRESS names. Running the same file again continues
@@ -116,8 +116,7 @@ def run_command(path: SpecPath, overrides: Overrides = None) -> None:
     loaded = load_spec(path, overrides or ())
     with log_to(sys.stderr):
         result = importlib.import_module(f"labelmill.{loaded.spec.kind}").run(loaded)
-    if result is not None:
-        typer.echo(printable(str(result)))
+    return "" if result is None else str(result)
 
 
 @jobs.command("schema")
@@ -128,11 +127,11 @@ def schema_command() -> None:
     """
     from labelmill.spec import json_schema
 
-    typer.echo(json.dumps(json_schema(), indent=2))
+    put(json.dumps(json_schema(), indent=2))
 
 
 @jobs.command("demo")
-def demo_command() -> None:
+def demo_command() -> str:
     """Train, label and serve on real pictures, start to end.
 
     Example: labelmill demo
@@ -140,5 +139,4 @@ def demo_command() -> None:
     from labelmill.demo import run_demo
 
     with log_to(sys.stderr):
-        result = run_demo()
-    typer.echo(printable(str(result)))
+        return str(run_demo())

@@ -3,31 +3,31 @@
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
-from labelmill.cli.arguments import TableUri
-from labelmill.cli.output import console
-from labelmill.terminal import printable
+from labelmill.cli.arguments import Group, ModelName, TableUri
+from labelmill.cli.output import put
+from labelmill.terminal import printable, printable_lines
 
 __all__ = ["labels"]
 
 
-class ShowUnlessTold(TyperGroup):
+class ShowUnlessTold(Group):
     """A group whose first argument may also be a table: `labels TABLE` is `labels show TABLE`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if args and args[0] not in (*self.commands, *ctx.help_option_names):
             args = ["show", *args]
-        parsed: list[str] = super().parse_args(ctx, args)
-        return parsed
+        return super().parse_args(ctx, args)
 
+
+_CENTURY_H = 876_600
+_MOST_ROWS = 1_000_000
 
 labels = typer.Typer(
     cls=ShowUnlessTold,
     help="Show a label table and keep it in order: `labelmill labels TABLE` shows it.\n\n"
     "Example: labelmill labels ./demo/labels --status unreadable",
     rich_markup_mode=None,
-    no_args_is_help=True,
 )
 
 
@@ -35,14 +35,12 @@ labels = typer.Typer(
 def show_labels(
     table: TableUri,
     status: Annotated[str | None, typer.Option("--status", help="Only rows with this status.")] = None,
-    limit: Annotated[int, typer.Option("--limit", min=0, help="How many rows to show.")] = 20,
+    limit: Annotated[int, typer.Option("--limit", min=0, max=_MOST_ROWS, help="How many rows to show.")] = 20,
     current: Annotated[
-        bool, typer.Option("--current", help="One row a picture and model: of the last run's version.")
+        bool,
+        typer.Option("--current", help="One row a picture and model: of the last run's version, or of --model."),
     ] = False,
-    model: Annotated[
-        str | None,
-        typer.Option("--model", metavar="NAME[@VERSION]", help="Only rows of this model; --current: by this version."),
-    ] = None,
+    model: ModelName = None,
 ) -> None:
     """Show a label table: its rows, statuses and label counts. `labelmill labels TABLE` is short for it.
 
@@ -50,11 +48,11 @@ def show_labels(
     """
     from labelmill.cli.show import print_labels
 
-    print_labels(table, status=status, limit=limit, current=current, model=model, console=console())
+    print_labels(table, status=status, limit=limit, current=current, model=model)
 
 
 @labels.command("compact")
-def compact_labels(table: TableUri) -> None:
+def compact_labels(table: TableUri) -> str:
     """Merge a table's small files, day by day, into files of up to 256 MiB.
 
     A run merges its own day when it ends; this is for tables that many short runs have written. Refused while a run is
@@ -65,17 +63,20 @@ def compact_labels(table: TableUri) -> None:
     from labelmill.table.upkeep import compact
 
     done = compact(table)
-    typer.echo(f"{printable(table)}: {done.files_before:,} files before, {done.files_after:,} now")
+    return f"{table}: {done.files_before:,} files before, {done.files_after:,} now"
 
 
 @labels.command("vacuum")
 def vacuum_labels(
     table: TableUri,
     older_than_h: Annotated[
-        float, typer.Option("--older-than-h", min=0, help="Hours for which readers may still use an older version.")
+        float,
+        typer.Option(
+            "--older-than-h", min=0, max=_CENTURY_H, help="Hours for which readers may still use an older version."
+        ),
     ] = 168,
     delete: Annotated[bool, typer.Option("--delete", help="Delete them; without it they are only listed.")] = False,
-) -> None:
+) -> str | None:
     """List, or with --delete remove, the data files that a table needs no more.
 
     Those are files that were merged into others, and files of runs that died before they committed them. Refused while
@@ -87,17 +88,20 @@ def vacuum_labels(
 
     files = (vacuum if delete else find_unneeded)(table, older_than_h=older_than_h)
     for file in files:
-        typer.echo(printable(file.key))
+        put(printable(file.key))
     size = f"{len(files):,} files, {sum(file.size_bytes for file in files) / 2**20:,.1f} MiB"
-    typer.echo(f"{size} deleted" if delete else f"{size} to delete; --delete does it")
+    if delete:
+        return f"{size} deleted"
+    put(f"{size} to delete; --delete does it")
+    return None
 
 
 @labels.command("repair")
 def repair_labels(
     table: TableUri,
     forget: Annotated[bool, typer.Option("--forget", help="Do it; without it they are only listed.")] = False,
-) -> None:
-    """List, or with --forget take out of the table, the data files that another program has deleted or damaged.
+) -> str | None:
+    """List, or with --forget take out of the table, the data files that another program has deleted.
 
     Without them the table can be read again. The next run labels the pictures whose rows lay there. Refused while a run
     is on the table.
@@ -108,9 +112,12 @@ def repair_labels(
 
     files = (repair if forget else find_lost)(table)
     for file in files:
-        typer.echo(printable(file.path))
+        put(printable(file.path))
     lost = f"{len(files):,} files of {sum(file.num_rows for file in files):,} rows"
-    typer.echo(f"{lost} forgotten" if forget else f"{lost} are gone or damaged; --forget takes them out of the table")
+    if forget:
+        return f"{lost} forgotten"
+    put(f"{lost} are gone or damaged; --forget takes what is gone out of the table")
+    return None
 
 
 @labels.command("view")
@@ -129,4 +136,4 @@ def view_labels(
 
     there = LabelTable(table)
     text = view_text(table, dialect, there.versions, table_version=there.version)
-    typer.echo(text, nl=False)
+    put(printable_lines(text.rstrip("\n")))

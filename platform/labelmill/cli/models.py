@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from labelmill.cli.arguments import Alias, RegistryUri
-from labelmill.cli.output import print_table
+from labelmill.cli.arguments import Alias, Group, RegistryUri
+from labelmill.cli.output import print_table, put
+from labelmill.terminal import printable
 
 if TYPE_CHECKING:
     from labelmill.model.bundle import Bundle
@@ -16,9 +17,9 @@ if TYPE_CHECKING:
 __all__ = ["models"]
 
 models = typer.Typer(
+    cls=Group,
     help="List, show, promote, roll back and export models; list the architectures to train.",
     rich_markup_mode=None,
-    no_args_is_help=True,
 )
 
 _UNITS = {"G": 1e9, "M": 1e6, "k": 1e3}
@@ -59,7 +60,7 @@ def list_models(registry: RegistryUri = "./demo/registry") -> None:
         aliases = ", ".join(f"{alias} -> {version}" for alias, version in store.aliases(name).items())
         rows.append([name, str(len(versions)), str(versions[-1]), aliases])
     if not rows:
-        typer.echo(f"no models in {store.uri}", err=True)
+        put(f"no models in {printable(store.uri)}", err=True)
         return
     print_table(["model", "versions", "newest", "aliases"], rows)
 
@@ -84,7 +85,7 @@ def show_model(
         for row in store.history(bundle.name, alias)
     ]
     if rows:
-        typer.echo()
+        put("")
         print_table(["alias", "number", "version", "promoted at", "reason"], rows)
 
 
@@ -119,7 +120,7 @@ def promote_model(
     registry: RegistryUri = "./demo/registry",
     alias: Alias = "current",
     reason: Annotated[str, typer.Option("--reason", help="Kept in the alias's history.")] = "",
-) -> None:
+) -> str:
     """Point an alias to a version, and with it all that follow it.
 
     The version's files are verified first: when one is damaged, nothing changes.
@@ -130,7 +131,7 @@ def promote_model(
 
     row = Registry(registry).promote(reference, alias, reason=reason)
     name = reference.partition("@")[0]
-    typer.echo(f"{name}@{alias} is now {name}@{row.version}")
+    return f"{name}@{alias} is now {name}@{row.version}"
 
 
 @models.command("rollback")
@@ -138,7 +139,7 @@ def roll_back_model(
     name: Annotated[str, typer.Argument(metavar="NAME", help="The model, without a version.")],
     registry: RegistryUri = "./demo/registry",
     alias: Alias = "current",
-) -> None:
+) -> str:
     """Point an alias to the version it named before.
 
     Example: labelmill models rollback digits
@@ -146,7 +147,7 @@ def roll_back_model(
     from labelmill.model.registry import Registry
 
     row = Registry(registry).rollback(name, alias)
-    typer.echo(f"{name}@{alias} is now {name}@{row.version}")
+    return f"{name}@{alias} is now {name}@{row.version}"
 
 
 @models.command("export")
@@ -155,7 +156,7 @@ def export_model(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="An empty or a new one.")],
     form: Annotated[GraphForm, typer.Option("--format", help="Who shall run it.")] = GraphForm.ONNX,
     registry: RegistryUri = "./demo/registry",
-) -> None:
+) -> str:
     """Write a model as a graph for ONNX Runtime, TensorRT, OpenVINO and others, its preprocessing inside.
 
     It takes RGB pixels as bytes and gives calibrated confidences; labels and thresholds lie beside it. Before it is
@@ -163,11 +164,13 @@ def export_model(
 
     Example: labelmill models export digits@current ./digits-onnx --format onnx
     """
-    from labelmill.model.export import export_bundle
     from labelmill.model.registry import Registry
 
-    done = export_bundle(Registry(registry).resolve(reference), folder, form.value)
-    typer.echo(f"{done.graph}: confidences differ from those of {reference} by at most {done.difference:.1g}")
+    bundle = Registry(registry).resolve(reference)
+    from labelmill.model.export import export_bundle  # takes seconds to import, which a wrong name need not wait for
+
+    done = export_bundle(bundle, folder, form.value)
+    return f"{done.graph}: confidences differ from those of {reference} by at most {done.difference:.1g}"
 
 
 @models.command("architectures")
@@ -198,7 +201,7 @@ def list_architectures(
         pretrained=pretrained,
     )
     if not rows:
-        typer.echo("no architecture is like that: leave a filter out", err=True)
+        put("no architecture is like that: leave a filter out", err=True)
         raise typer.Exit(1)
     if sort is not Order.NAME:
         rows.sort(key=lambda row: row.num_parameters if sort is Order.PARAMETERS else row.num_multiply_adds or 0)

@@ -69,19 +69,20 @@ def run(loaded: LoadedSpec) -> EvaluateResult:
         )
     model = {"name": bundle.name, "version": bundle.version, "digest": bundle.digest}
     evaluation = evaluation_of(bundle, answers, split="all", model=model, robustness=robustness)
-    output = open_store(spec.output)
-    output.write(EVALUATION_NAME, json.dumps(evaluation, allow_nan=False).encode())
     looked = look_at_mistakes(bundle, evaluation["mistakes"], max_pixels=spec.max_pixels)
     made_with = {"labelmill": version("labelmill")}
     html = evaluation_html(spec.name, evaluation, looked, loaded.source, made_with)
+    output = open_store(spec.output)
+    output.write(EVALUATION_NAME, json.dumps(evaluation, allow_nan=False).encode())
     output.write(REPORT_NAME, html.encode())
     return EvaluateResult(bundle.reference, evaluation, output.uri)
 
 
 def _check_unreadable(spec: EvaluateSpec, answers: Answers, num_pictures: int) -> None:
     if len(answers.unreadable) > spec.max_unreadable_rate * num_pictures:
-        examples = "".join(f"\n  {uri}: {reason}" for uri, reason in list(answers.unreadable.items())[:5])
+        examples = [f"{uri}: {reason}" for uri, reason in list(answers.unreadable.items())[:5]]
         raise DataError(
             f"{len(answers.unreadable)} of {num_pictures} pictures cannot be read, and max_unreadable_rate allows "
-            f"{spec.max_unreadable_rate:g}. Repair or remove them, or raise max_unreadable_rate. The first:{examples}"
+            f"{spec.max_unreadable_rate:g}. Repair or remove them, or raise max_unreadable_rate. The first:",
+            *examples,
         )

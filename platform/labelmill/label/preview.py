@@ -101,7 +101,8 @@ class Preview:
             lines += [*_sample_lines(self.sample), *self._prediction()]
         else:
             lines.append("nothing to do")
-        return "\n".join([*lines, *self.notes, f"nothing was written to {self.table}"])
+        lines += [*self.notes, f"nothing was written to {self.table}"]
+        return "\n".join(line.replace("\n", "\\n") for line in lines)  # a picture's name may hold one
 
     def _prediction(self) -> list[str]:
         assert self.sample

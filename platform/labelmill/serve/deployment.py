@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import sys
+import time
 
 from ray import serve
 from starlette.types import ASGIApp
@@ -52,7 +53,9 @@ def application(settings: Settings, *, num_replicas: int) -> serve.Application:
 
 def _log_to_stderr() -> None:
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    formatter = logging.Formatter("%(asctime)s.%(msecs)03dZ %(levelname)s %(name)s %(message)s", "%Y-%m-%dT%H:%M:%S")
+    formatter.converter = time.gmtime
+    handler.setFormatter(formatter)
     log = logging.getLogger("labelmill")
     log.handlers, log.propagate = [handler], False
     log.setLevel(logging.INFO)

@@ -7,7 +7,6 @@ import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from types import FrameType
 from typing import Any
 
 from labelmill.cluster import Resources, connect
@@ -21,24 +20,22 @@ __all__ = ["run"]
 
 logger = logging.getLogger(__name__)
 
-_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
 
 def run(loaded: LoadedSpec) -> None:
-    """Serve what the spec says, and say where when it is ready. Returns after SIGINT or SIGTERM, with all put away.
+    """Serve what the spec says, and say where when it is ready, until a signal raises an exception in the main thread,
+    from where this is to be called; all is put away before it leaves here.
 
-    To be called from the main thread, which is where signals arrive. RegistryError, BundleError: the model is not there
+    RegistryError, BundleError: the model is not there
     or damaged. ClusterError: the address is taken, Ray does not start, or has not what the replicas need.
     """
     spec = loaded.spec
     assert isinstance(spec, ServeSpec)
     Registry(spec.registry).resolve(spec.model).verify()  # what is wrong with the model is said before Ray starts
     _check_address(spec.host, spec.port)
-    with _stopped_by_signals(), _environment(spec), connect(show_workers_output=True) as resources:
-        _take_signals()  # Ray has put its own handlers in place
-        with _serving(spec, resources):
-            sys.stdout.write(f"{spec.name} serves {spec.model} at {_page_address(spec)}\n")
-            sys.stdout.flush()
+    with _environment(spec), connect(show_workers_output=True) as resources, _serving(spec, resources):
+        sys.stdout.write(f"{spec.name} serves {spec.model} at {_page_address(spec)}\n")
+        sys.stdout.flush()
+        while True:
             signal.pause()
 
 
@@ -120,27 +117,3 @@ def _environment(spec: ServeSpec) -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
-
-
-@contextmanager
-def _stopped_by_signals() -> Iterator[None]:
-    """A stop signal ends the block, at any moment of it, as an exception would; the exception itself ends here."""
-    before = {number: signal.getsignal(number) for number in _STOP_SIGNALS}
-    _take_signals()
-    try:
-        with suppress(KeyboardInterrupt):
-            yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _take_signals() -> None:
-    for number in _STOP_SIGNALS:
-        signal.signal(number, _interrupt)
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    for stop_signal in _STOP_SIGNALS:  # an impatient second one would leave Ray's processes behind
-        signal.signal(stop_signal, signal.SIG_IGN)
-    raise KeyboardInterrupt

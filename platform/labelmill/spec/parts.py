@@ -66,6 +66,8 @@ def _uri(value: str) -> str:
         raise expected(URI_RULE)
     if "\x00" in value or "\n" in value:
         raise expected(f"{URI_RULE}, on one line")
+    if any("\ud800" <= char <= "\udfff" for char in value):  # how Python holds what is no character
+        raise expected(f"{URI_RULE}, in UTF-8")
     found = re.match(r"([A-Za-z][A-Za-z0-9+.-]*):(/{0,2})", value)
     if not found:
         return value

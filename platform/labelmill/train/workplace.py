@@ -11,7 +11,7 @@ from labelmill.cluster import Resources, connect
 from labelmill.errors import ClusterError
 from labelmill.spec import Range, Workers
 
-__all__ = ["in_background", "last_line", "workplace"]
+__all__ = ["last_line", "looking", "workplace"]
 
 _LOOK_EVERY_S = 0.5
 
@@ -30,26 +30,27 @@ def workplace(workers: Workers) -> Iterator[None]:
         yield
 
 
-def in_background(name: str, work: Callable[[], None], look: Callable[[], None] = lambda: None) -> BaseException | None:
-    """Do `work` in a thread, and `look` meanwhile; its error, if it ended with one.
+@contextmanager
+def looking(look: Callable[[], None]) -> Iterator[None]:
+    """`look` twice a second in a thread, while the block waits for Ray; and once at the end.
 
-    Ctrl-C ends the waiting at once: Ray's own handlers live in main threads only.
+    The block stays in the main thread: a signal ends the waiting at once, and nobody still waits in Ray while it is
+    shut down, which crashes.
     """
-    outcome: list[BaseException | None] = []
+    done = threading.Event()
 
-    def do() -> None:
+    def watch() -> None:
+        while not done.wait(_LOOK_EVERY_S):
+            look()
+
+    with ThreadPoolExecutor(1, "look") as beside:
+        watching = beside.submit(watch)
         try:
-            work()
-            outcome.append(None)
-        except BaseException as exc:  # noqa: BLE001 - looked at by the thread that waits
-            outcome.append(exc)
-
-    thread = threading.Thread(target=do, daemon=True, name=name)
-    thread.start()
-    while thread.is_alive():
-        thread.join(_LOOK_EVERY_S)
-        look()
-    return outcome[0]
+            yield
+        finally:
+            done.set()
+    watching.result()
+    look()
 
 
 def last_line(error: BaseException) -> str:

@@ -150,7 +150,7 @@ class Receipt:
             f"table: {self.table}   run: {self.run_id}",
             f"receipt: {self.page}",
         ]
-        return "\n".join(lines)
+        return "\n".join(line.replace("\n", "\\n") for line in lines)  # a label's name may hold one
 
     def _steady(self) -> str:
         if self.steady_pictures_per_s is None:

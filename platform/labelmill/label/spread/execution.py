@@ -21,7 +21,7 @@ from ray.data._internal.execution.streaming_executor import StreamingExecutor
 from ray.data.exceptions import ExecutionTimeoutError
 from ray.exceptions import RayError
 
-from labelmill.cluster import said_by_worker
+from labelmill.cluster import is_lost, said_by_worker
 from labelmill.errors import ClusterError
 from labelmill.label.spread.alone import helpers_in_this_process
 from labelmill.label.spread.sharing import share_cluster
@@ -75,14 +75,18 @@ class Execution(ExecutionCallback):
                 "What was committed stays. Run the same command again to go on."
             ) from exc
 
-    def stop(self) -> None:
+    def stop(self) -> bool:
         """End the workers; whoever waits in `tables` finds it at its end. From another thread, once that one has begun:
-        an executor that does not run yet would not hear of it, and is waited for."""
+        an executor that does not run yet would not hear of it, and is waited for. False: there is no Ray any more that
+        could end them, and who waits for it does so for ever."""
         while not self._ended.is_set():
+            if is_lost():
+                return False
             if self._executor is not None and self._executor._execution_started:
                 self._executor.shutdown(force=True)
-                return
+                return True
             self._ended.wait(_POLL_S)
+        return True
 
     @property
     def num_actors(self) -> int:

@@ -81,9 +81,9 @@ class Pipeline:
             for outcome in table["outcome"].to_pylist():
                 yield _read(json.loads(outcome))
 
-    def stop(self) -> None:
-        """End the work, from any thread: `outcomes` then comes to its end."""
-        self._execution.stop()
+    def stop(self) -> bool:
+        """End the work, from any thread: `outcomes` then comes to its end. False: it never does, Ray is gone."""
+        return self._execution.stop()
 
     @property
     def num_actors(self) -> int:

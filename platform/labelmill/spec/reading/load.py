@@ -64,7 +64,7 @@ def load_spec(path: str | Path, overrides: Sequence[str] = (), environ: Mapping[
         if not problems:
             return LoadedSpec(spec, _without_keys(source.data), source.path)
     if len(problems) > 1:
-        raise SpecError(f"{source.path}: {len(problems)} mistakes\n  " + "\n  ".join(problems)) from None
+        raise SpecError(f"{source.path}: {len(problems)} mistakes", *problems) from None
     raise SpecError(problems[0]) from None
 
 
@@ -80,9 +80,10 @@ def _model(source: Source, filled: Substitution) -> type[Spec]:
     if ("kind",) in filled.problems:
         raise SpecError(f"{origin}: kind: {filled.problems['kind',]}")
     known = isinstance(kind, str | int | float) and not filled.holds_secret(("kind",))
+    came = repr(kind) if known else "nothing" if kind is None else "something else"
     near = nearest(kind, KINDS) if isinstance(kind, str) else None
     hint = f": did you mean {near}?" if near else ""
-    raise SpecError(f"{origin}: kind: expected {listing(KINDS)}, got {repr(kind) if known else 'something else'}{hint}")
+    raise SpecError(f"{origin}: kind: expected {listing(KINDS)}, got {came}{hint}")
 
 
 def _without_keys(data: dict[str, Any]) -> dict[str, Any]:

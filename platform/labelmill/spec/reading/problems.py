@@ -7,7 +7,8 @@ from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
 from labelmill.spec.nearest import listing, nearest
-from labelmill.spec.reading.source import Location, Source
+from labelmill.spec.reading.nodes import Location
+from labelmill.spec.reading.source import Source
 from labelmill.spec.reading.substitute import Substitution
 
 __all__ = ["describe"]
@@ -21,8 +22,14 @@ EXPECTED = {
     "float_parsing": "a number",
     "finite_number": "a finite number",
     "string_type": "text",
+    "string_unicode": "text in UTF-8",
     "string_too_short": "text that is not empty",
     "tuple_type": "a list",
+    "list_type": "a list",
+    "dict_type": "a mapping",
+    "mapping_type": "a mapping",
+    "bool_type": "true or false",
+    "bool_parsing": "true or false",
     "model_type": "a mapping of fields",
     "model_attributes_type": "a mapping of fields",
     "too_short": "{min_length} values",
@@ -46,7 +53,7 @@ def describe(errors: list[ErrorDetails], source: Source, filled: Substitution, m
     order = list(source.origins)
     lines = []
     for location, message in sorted(found.items(), key=lambda item: _rank(item[0], order)):
-        field = ".".join(str(part) for part in location)
+        field = ".".join(str(part) or "''" for part in location)
         # A misspelt required field is one mistake, not an unknown field and a missing one.
         if message.startswith("required, and missing") and str(location[-1]) in suggested:
             continue
@@ -63,9 +70,7 @@ def _rank(location: Location, order: list[Location]) -> int:
 
 
 def _one(error: ErrorDetails, filled: Substitution, model: type[BaseModel]) -> tuple[Location, str]:
-    steps = error["loc"]
-    # A tag such as <range> says which of several forms it is: nobody wrote it.
-    location = tuple(step for step in steps if not str(step).startswith("<"))
+    location = _written(error["loc"], filled.data)
     context = error.get("ctx", {})
     kind = error["type"]
     if kind == "conflict":
@@ -87,6 +92,20 @@ def _one(error: ErrorDetails, filled: Substitution, model: type[BaseModel]) -> t
     else:
         came = _came(error, location, filled, secret=secret)
     return location, ", ".join(filter(None, (f"expected {what}", came))) + _did_you_mean(suggestion)
+
+
+def _written(steps: Location, data: Any) -> Location:
+    """Without the tags, such as <range>, that say which of several forms a value has: nobody wrote them."""
+    location: Location = ()
+    for step in steps:
+        if str(step).startswith("<") and not (isinstance(data, dict) and step in data):
+            continue
+        location += (step,)
+        try:
+            data = data[step]
+        except (LookupError, TypeError):  # what is missing
+            data = None
+    return location
 
 
 def _came(error: ErrorDetails, location: Location, filled: Substitution, *, secret: bool = False) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from labelmill.spec.nearest import nearest
-from labelmill.spec.reading.source import Location
+from labelmill.spec.reading.nodes import Location
 
 __all__ = ["Substitution", "substitute"]
 

@@ -15,7 +15,7 @@ from labelmill.train.job import Job
 from labelmill.train.progress import METRIC_BY_TASK, Epoch, Progress, RunFolder
 from labelmill.train.published import published_models
 from labelmill.train.tracking.tracking import Tracking
-from labelmill.train.workplace import in_background, last_line, workplace
+from labelmill.train.workplace import last_line, looking, workplace
 
 if TYPE_CHECKING:
     from ray.train.torch import TorchTrainer
@@ -60,7 +60,7 @@ def fit(job: Job, training_set: TrainingSet) -> None:
         watch = _Watch(job)
         try:
             _attempt_until_done(job, ray.put((training_set.train, training_set.validation)), watch)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, SystemExit):
             logger.info("stopped; run the same spec again to go on after %s", watch.place)
             raise
 
@@ -126,23 +126,27 @@ class _Watch:
         )
 
 
-def _attempt(job: Job, examples: object, watch: _Watch) -> BaseException | None:
+def _attempt(job: Job, examples: object, watch: _Watch) -> Exception | None:
     """One start of the workers, to the end of training (None) or to a failure worth another try."""
-    with tempfile.TemporaryDirectory(prefix="labelmill-train-", ignore_cleanup_errors=True) as folder:
-        error = in_background("ray-train", lambda: _trainer(job, examples, Path(folder)).fit(), watch.look)
-        return _worth_another_try(error)
+    folder = tempfile.TemporaryDirectory(prefix="labelmill-train-", ignore_cleanup_errors=True)
+    with folder as name, looking(watch.look):
+        try:
+            _trainer(job, examples, Path(name)).fit()
+        except Exception as exc:  # noqa: BLE001 - Ray Train's, or what the workers raised
+            return _worth_another_try(exc)
+    return None
 
 
-def _worth_another_try(error: BaseException | None) -> BaseException | None:
+def _worth_another_try(error: Exception) -> Exception:
     """The error, if it came from the machines; raises what a person must mend."""
     from ray.train import TrainingFailedError
 
     for failure in getattr(error, "worker_failures", {}).values():
         if isinstance(failure, LabelmillError):
             raise failure
-    if error is not None and not isinstance(error, TrainingFailedError):
+    if not isinstance(error, TrainingFailedError):
         raise ClusterError(f"Ray Train did not run: {last_line(error)}") from error
-    return error
+    return error  # type: ignore[no-any-return]  # Ray's classes are not typed
 
 
 def _trainer(job: Job, examples: object, folder: Path) -> "TorchTrainer":
@@ -151,10 +155,14 @@ def _trainer(job: Job, examples: object, folder: Path) -> "TorchTrainer":
 
     from labelmill.train.loop.worker import run_worker
 
+    class Trainer(TorchTrainer):
+        def _register_sigint_handler(self, controller: object) -> None:
+            """Ctrl-C is ours: Ray's own handler asks its workers to stop, and goes on until they have."""
+
     workers = job.spec.workers
     count = workers.count
     resources = {"CPU": workers.cpus} | ({"GPU": workers.gpus} if workers.gpus else {})
-    return TorchTrainer(
+    return Trainer(
         run_worker,
         train_loop_config={"job": job, "examples": examples},
         scaling_config=ray.train.ScalingConfig(

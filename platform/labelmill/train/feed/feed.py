@@ -239,10 +239,11 @@ def check_unreadable(spec: TrainSpec, unreadable: Mapping[str, str], num_picture
     """DataError when more than `max_unreadable_rate` of the pictures to train and validate cannot be read."""
     if len(unreadable) <= spec.max_unreadable_rate * num_pictures:
         return
-    examples = "".join(f"\n  {uri}: {reason}" for uri, reason in list(unreadable.items())[:5])
+    examples = [f"{uri}: {reason}" for uri, reason in list(unreadable.items())[:5]]
     raise DataError(
         f"at least {len(unreadable)} of {num_pictures} pictures cannot be read, and max_unreadable_rate allows "
-        f"{spec.max_unreadable_rate:g}. Repair or remove them, or raise max_unreadable_rate. The first:{examples}"
+        f"{spec.max_unreadable_rate:g}. Repair or remove them, or raise max_unreadable_rate. The first:",
+        *examples,
     )
 
 

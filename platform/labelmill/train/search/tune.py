@@ -6,6 +6,7 @@ Every trial is a run of its own below the run's folder, so one that is cut short
 
 import json
 import logging
+import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from labelmill.train.feed.balance import check_weighted_labels
 from labelmill.train.job import Job
 from labelmill.train.progress import METRIC_BY_TASK, Progress, RunFolder
 from labelmill.train.tracking.tracking import Tracking
-from labelmill.train.workplace import in_background, last_line, workplace
+from labelmill.train.workplace import last_line, workplace
 
 __all__ = ["make"]
 
@@ -92,10 +93,14 @@ class _Search:
         if RunFolder(self._job.run_uri).exists():
             self._shown = {trial.number: found.num_epochs for trial in self._trials if (found := trial.progress())}
             logger.info("resuming the search: %d of %d trials have ended", len(self.outcomes), len(self._trials))
+        os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # it would end the search as if all were done
         with workplace(self._job.spec.workers):
-            error = in_background("ray-tune", lambda: self._run(training_set))
-        if error is not None:
-            raise ClusterError(f"Ray Tune did not run: {last_line(error)}") from error
+            try:
+                self._run(training_set)
+            except LabelmillError:
+                raise
+            except Exception as exc:
+                raise ClusterError(f"Ray Tune did not run: {last_line(exc)}") from exc
 
     def epoch(self, number: int, epoch: int, metric: float) -> None:
         """A trial has come so far; those of an earlier start are told again."""

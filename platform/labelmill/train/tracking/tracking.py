@@ -84,7 +84,7 @@ def tracked(job: Job) -> Iterator[Tracking]:
     tracking = Tracking(job)
     try:
         yield tracking
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit):
         tracking.end("KILLED")
         raise
     except LabelmillError:

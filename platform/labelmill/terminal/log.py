@@ -8,16 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
-__all__ = ["log_to", "printable"]
+from labelmill.terminal.streams import open_stream
+from labelmill.terminal.text import printable, printable_lines
+from labelmill.terminal.view import steerable
+
+__all__ = ["log_to"]
 
 _PASSING_S = 5.0
-
-
-def printable(text: str) -> str:
-    """`text` with control characters escaped, so that a file's name cannot steer the terminal."""
-    return "".join(
-        char if char.isprintable() or char == "\n" else char.encode("unicode_escape").decode() for char in text
-    )
 
 
 @contextmanager
@@ -37,14 +34,14 @@ def _own(stream: TextIO) -> Iterator[TextIO]:
     except io.UnsupportedOperation:
         yield stream
         return
-    with os.fdopen(descriptor, "w", encoding=stream.encoding, errors=stream.errors) as own:
+    with open_stream(descriptor, like=stream, closefd=True) as own:
         yield own
 
 
 @contextmanager
 def _log_to(stream: TextIO) -> Iterator[None]:
-    handler = _Live(stream) if stream.isatty() and os.environ.get("TERM", "dumb") != "dumb" else _Lines(stream)
-    handler.setFormatter(_Plain("%(asctime)s  %(message)s", "%H:%M:%S"))
+    handler = _Live(stream) if steerable(stream) else _Lines(stream)
+    handler.setFormatter(_Plain("%(asctime)s  %(message)s", "%H:%M:%SZ"))
     root, ours = logging.getLogger(), logging.getLogger("labelmill")
     root.addHandler(handler)
     root.setLevel(logging.WARNING)
@@ -57,10 +54,17 @@ def _log_to(stream: TextIO) -> Iterator[None]:
 
 
 class _Plain(logging.Formatter):
-    """What our own code has to say, for a person; where anything else speaks, or warns, it is named."""
+    """What our own code has to say, for a person, in UTC; where anything else speaks, or warns, it is named."""
+
+    converter = staticmethod(time.gmtime)
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the name is the library's
+        """What we say is one line, whatever a file's name holds."""
+        text = super().formatMessage(record)
+        return printable(text) if record.name.partition(".")[0] == "labelmill" else text
 
     def format(self, record: logging.LogRecord) -> str:
-        text = printable(super().format(record))
+        text = printable_lines(super().format(record))
         if record.levelno == logging.INFO:
             return text
         return f"{text}  ({record.levelname.lower()} of {record.name})"
