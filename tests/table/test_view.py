@@ -14,8 +14,8 @@ from labelmill.storage import open_store
 from labelmill.table.data_file import put_data_file
 from labelmill.table.row import DATA_SCHEMA, SCHEMA
 from labelmill.table.table import LabelTable
-from labelmill.table.view import view_text
 from labelmill.table.writer import TableWriter
+from other_tools import delete_by_vector
 
 NOW = dt.datetime(2026, 3, 1, 12, tzinfo=dt.UTC)
 NEWEST = [("x", "cats@1", "ok"), ("x", "digits@2", "ok"), ("y", "digits@2", "deleted"), ("z", "digits@1", "unreadable")]
@@ -51,8 +51,7 @@ def put(uri: str, model: str, statuses: dict[str, str], day: str = "2026-03-01",
 
 
 def text_of(uri: str, dialect: str) -> str:
-    table = LabelTable(uri)
-    return view_text(uri, dialect, table.versions, table_version=table.version)
+    return LabelTable(uri).view_text(uri, dialect)
 
 
 def shown(rows: list[dict]) -> list[tuple[str, str, str]]:
@@ -161,6 +160,18 @@ def test_the_printed_text_stays_with_the_version_of_its_printing_and_says_so(rol
     TableWriter(rolled_back, ["digits@2"])
     exec(text, {})
     assert shown(duckdb.sql("SELECT * FROM current_labels").to_arrow_table().to_pylist()) == OF_FIRST
+    duckdb.sql("DROP VIEW current_labels")
+
+
+def test_the_printed_text_knows_of_rows_that_another_tool_deleted(tmp_path: Path) -> None:
+    uri = str(tmp_path / "labels")
+    put(uri, "digits@1", {"x": "ok", "y": "ok", "z": "ok"})
+    [name] = [path.name for path in Path(uri).rglob("labelled_on=*/*.parquet")]
+    delete_by_vector(uri, name, [1])
+    exec(text_of(uri, "duckdb"), {})
+    for _ in range(2):
+        rows = duckdb.sql("SELECT * FROM current_labels").to_arrow_table().to_pylist()
+        assert shown(rows) == [("x", "digits@1", "ok"), ("z", "digits@1", "ok")]
     duckdb.sql("DROP VIEW current_labels")
 
 

@@ -132,8 +132,5 @@ def view_labels(
     Example: labelmill labels view ./demo/labels --for spark
     """
     from labelmill.table.table import LabelTable
-    from labelmill.table.view import view_text
 
-    there = LabelTable(table)
-    text = view_text(table, dialect, there.versions, table_version=there.version)
-    put(printable_lines(text.rstrip("\n")))
+    put(printable_lines(LabelTable(table).view_text(table, dialect).rstrip("\n")))

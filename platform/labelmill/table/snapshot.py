@@ -99,10 +99,15 @@ class Snapshot:
             )
         return found
 
+    @property
+    def has_deletion_vectors(self) -> bool:
+        """Whether rows may be deleted in files."""
+        return "deletionVectors" in (self.delta.protocol().reader_features or ())
+
     @cached_property
     def kept(self) -> dict[str, pa.BooleanArray]:
         """By path of a file in which rows are deleted, which of its rows are not."""
-        if "deletionVectors" not in (self.delta.protocol().reader_features or ()):
+        if not self.has_deletion_vectors:
             return {}
         try:
             vectors = pa.table(self.delta.deletion_vectors())

@@ -18,7 +18,7 @@ from labelmill.errors import LabelmillError, SpecError, TableError, first_line
 from labelmill.storage import open_store, split_uri
 from labelmill.table.row import PARTITION, SCHEMA
 from labelmill.table.snapshot import LiveFile, Snapshot
-from labelmill.table.view import NEEDED, current_view, name_is
+from labelmill.table.view import NEEDED, current_view, name_is, view_text
 
 __all__ = ["LABELLED_BY", "LabelTable"]
 
@@ -177,6 +177,11 @@ class LabelTable:
             retention_hours=math.ceil(older_than_h), dry_run=True, enforce_retention_duration=False, full=True
         )
         return {unquote(path) for path in paths}
+
+    def view_text(self, uri: str, dialect: str) -> str:
+        """What a user pastes into DuckDB, Spark or Trino to have the current view, with the table as `uri`."""
+        vectors = self._snapshot.has_deletion_vectors
+        return view_text(uri, dialect, self.versions, table_version=self.version, has_deletion_vectors=vectors)
 
     @property
     def version(self) -> int:

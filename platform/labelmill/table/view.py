@@ -42,16 +42,22 @@ def name_is(name: str) -> str:
     return f"{_NAME} = '{quoted}'"
 
 
-def view_text(uri: str, dialect: str, versions: Mapping[str, int], *, table_version: int) -> str:
+def view_text(
+    uri: str, dialect: str, versions: Mapping[str, int], *, table_version: int, has_deletion_vectors: bool = False
+) -> str:
     """What a user pastes to have the view as `current_labels`, over the table at `uri`.
 
-    The text for DuckDB (Python) is run by our tests; those for Spark and Trino are written by their manuals, not run.
+    Where another tool deletes rows by deletion vectors, DuckDB gets the table as Arrow's, in memory: no data set knows
+    of them. Its text (Python) is run by our tests; those for Spark and Trino are written by their manuals, not run.
     """
     if dialect not in _TEXTS:
         raise SpecError(f"--for: expected one of {', '.join(_TEXTS)}; got {dialect!r}")
     text, comment, labels = _TEXTS[dialect]
     view = current_view(versions, ", ".join(SCHEMA.names), labels.format(uri=uri))
-    return "".join(f"{comment} {line}\n" for line in _pinned(versions, table_version)) + text.format(uri=uri, view=view)
+    read = "scan().read_all()" if has_deletion_vectors else "to_pyarrow_dataset()"
+    return "".join(f"{comment} {line}\n" for line in _pinned(versions, table_version)) + text.format(
+        uri=uri, view=view, read=read
+    )
 
 
 def _pinned(versions: Mapping[str, int], table_version: int) -> list[str]:
@@ -71,7 +77,7 @@ _TEXTS: dict[str, tuple[str, str, str]] = {
 import duckdb
 from deltalake import DeltaTable
 
-duckdb.register("labels", DeltaTable({uri!r}).to_pyarrow_dataset())
+duckdb.register("labels", DeltaTable({uri!r}).{read})
 duckdb.sql(\"\"\"
 CREATE VIEW current_labels AS
 {view}
