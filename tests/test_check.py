@@ -32,6 +32,7 @@ SERVE = "{kind: serve, name: n, registry: ./registry, model: digits@current}"
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LABELMILL_CACHE", "cache")
     Path("pictures/cats").mkdir(parents=True)
     Path("pictures/cats/1.jpg").write_bytes(b"x")
     Path("labels.csv").write_text("uri,labels\ncats/1.jpg,cat\n")
@@ -50,6 +51,7 @@ def test_a_training_spec_that_can_run_passes_and_nothing_is_written(folder):
         "registry": "no models yet, writable",
         "images": "reachable, 1 object",
         "labels": "there, columns uri, labels",
+        "cache": "writable",
     }
     assert all(finding.ok for finding in found.values())
     assert sorted(folder.rglob("*")) == sorted([*before, folder / "job.yaml"])
@@ -109,9 +111,17 @@ def test_a_label_job_without_a_registry_is_told_so(folder):
     assert found["output"].detail == "writable"
 
 
+@pytest.mark.parametrize("spec", [TRAIN, LABEL, EVALUATE, SERVE], ids=["train", "label", "evaluate", "serve"])
+def test_a_cache_that_cannot_be_written_is_told_of_before_a_job_needs_it(folder, spec, monkeypatch):
+    monkeypatch.setenv("LABELMILL_CACHE", str(folder / "labels.csv"))
+    found = findings(spec)["cache"]
+    assert not found.ok and found.place == str(folder / "labels.csv")
+    assert found.detail.endswith("Set LABELMILL_CACHE to a folder that can be, and has room.")
+
+
 def test_an_evaluation_is_asked_for_its_model_its_pictures_and_its_output(folder):
     found = findings(EVALUATE, "data.labels=./none.csv")
-    assert list(found) == ["registry", "model", "images", "labels", "output"]
+    assert list(found) == ["registry", "model", "images", "labels", "output", "cache"]
     assert [name for name, finding in found.items() if not finding.ok] == ["registry", "model", "labels"]
 
 

@@ -26,6 +26,7 @@ def run(tmp_path, monkeypatch, capsys):
     """Runs the command line in this process: (exit code, stdout, stderr)."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("LABELMILL_REGISTRY", raising=False)
+    monkeypatch.setenv("LABELMILL_CACHE", "cache")
     Path("job.yaml").write_text(LABEL)
 
     def run_command(*arguments):
@@ -109,7 +110,7 @@ def test_check_tells_each_place_and_fails_when_one_cannot_be_reached(run):
     code, out, err = run("check", "job.yaml")
     assert (code, err) == (1, "")
     lines = {line.split()[1]: line for line in out.splitlines()}
-    assert list(lines) == ["spec", "registry", "model", "images", "output"]
+    assert list(lines) == ["spec", "registry", "model", "images", "output", "cache"]
     assert lines["images"] == "✓ images    ./inbox         reachable, 1 object"
     assert lines["model"].startswith("✗ model     digits@current  no model 'digits'")
 

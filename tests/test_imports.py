@@ -25,7 +25,8 @@ LAYERS = [
     ("cluster", "dataset", "table"),
     ("model", "metrics", "page"),
     ("images",),
-    ("spec", "storage", "parquet"),
+    ("spec", "storage", "parquet", "machine"),
+    ("address",),
     ("ahead", "ending", "errors"),
     ("",),  # labelmill itself: its version
 ]

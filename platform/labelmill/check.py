@@ -11,6 +11,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from http.client import HTTPException
@@ -19,10 +20,13 @@ from pathlib import Path
 import pyarrow as pa
 from pyarrow import parquet
 
+from labelmill.address import split_uri
 from labelmill.cluster import check_answers, cluster_address
 from labelmill.dataset.labels_file import FURTHER_COLUMNS
 from labelmill.errors import DataError, LabelmillError, NotFoundError, SpecError, StorageError
 from labelmill.label.inventory.inventory import open_inventory
+from labelmill.model.cache import check_cache
+from labelmill.model.engines.graphs import is_at_hand
 from labelmill.model.registry import Registry
 from labelmill.spec import (
     EvaluateData,
@@ -67,7 +71,7 @@ def check(spec: Spec) -> Iterator[Finding]:
     Nothing is written but one throw-away object in an object store that the run would write to. A thread whose question
     found no answer is left behind: the caller should end the process.
     """
-    questions = [*_questions(spec), *_cluster(spec)]
+    questions = [*_questions(spec), _cache(spec), *_cluster(spec)]
     answers = [_asked(question) for question in questions]
     deadline = time.monotonic() + TIMEOUT_S
     for question, answer in zip(questions, answers, strict=True):
@@ -108,6 +112,29 @@ def _questions(spec: Spec) -> list[_Question]:
                 *_registry_and_models(spec.registry, [spec.model]),
                 _Question("listen", place, lambda: _free(spec.host, spec.port)),
             ]
+
+
+def _cache(spec: Spec) -> _Question:
+    place = os.environ.get("LABELMILL_CACHE") or "~/.cache/labelmill"
+    return _Question("cache", place, partial(_cache_or_its_content, spec))
+
+
+def _cache_or_its_content(spec: Spec) -> str:
+    """An image may bring along what its job needs, in a folder that is read only."""
+    try:
+        return check_cache()
+    except StorageError:
+        with suppress(LabelmillError):  # of a model that is not there another answer tells
+            if isinstance(spec, LabelSpec | ServeSpec) and _are_at_hand(spec):
+                return "cannot be written, and has what is needed"
+        raise
+
+
+def _are_at_hand(spec: LabelSpec | ServeSpec) -> bool:
+    references = spec.references if isinstance(spec, LabelSpec) else [spec.model]
+    embeddings = isinstance(spec, LabelSpec) and spec.embeddings
+    bundles = [Registry(spec.registry).resolve(reference) for reference in references]
+    return all(is_at_hand(bundle, spec.engine, embeddings=embeddings) for bundle in bundles)
 
 
 def _cluster(spec: Spec) -> list[_Question]:
@@ -207,8 +234,8 @@ def _inventory(images: str | Images) -> str:
 def _labels(images: str, labels: str) -> str:
     if labels == "folders":
         return _label_folders(images)
-    parent, _, name = labels.rpartition("/")
-    store = _store(parent or ("/" if labels.startswith("/") else "."))
+    root, name = split_uri(labels)
+    store = _store(root)
     size_bytes = store.info(name).size_bytes
     if size_bytes > MAX_LABELS_FILE_BYTES:
         return f"there, {size_bytes:,} bytes; too large to look into here"
@@ -284,8 +311,8 @@ def _mlflow(server: str) -> str:
 
 
 def _weights_file(path: str) -> str:
-    parent, _, name = path.rpartition("/")
-    return f"there, {_store(parent or '.').info(name).size_bytes:,} bytes"
+    root, key = split_uri(path)
+    return f"there, {_store(root).info(key).size_bytes:,} bytes"
 
 
 def _writable(uri: str) -> str:

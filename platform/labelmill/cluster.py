@@ -11,7 +11,6 @@ import shutil
 import signal
 import socket
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -26,6 +25,7 @@ import psutil
 
 from labelmill.ending import end_main_thread
 from labelmill.errors import ClusterError, NoRayError
+from labelmill.machine import ray_folder
 
 __all__ = [
     "Connection",
@@ -261,8 +261,8 @@ def _local(num_cpus: int | None, show_workers_output: bool, modules: Sequence[st
 
 @contextmanager
 def _own_folder() -> Iterator[Path]:
-    """For the token's file, Ray's sockets and logs, which stay if it does not start. Short, for the sockets' sake."""
-    folder = Path(tempfile.mkdtemp(prefix="labelmill-"))
+    """For the token's file, Ray's sockets and logs, which stay if it does not start."""
+    folder = ray_folder()
     try:
         yield folder
     except NoRayError:

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from labelmill.dataset.duplicates import connected, find_duplicates, near_pairs
-from labelmill.dataset.survey import SIGHT, Survey
+from labelmill.dataset.sights import SIGHT
+from labelmill.dataset.survey import Survey
 
 
 def found(hashes: np.ndarray, max_bits: int) -> set[tuple[int, int]]:

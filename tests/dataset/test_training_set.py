@@ -1,3 +1,4 @@
+import hashlib
 import json
 from pathlib import Path
 
@@ -93,6 +94,27 @@ def test_fingerprint_follows_labels_content_and_split(images: Path):
     assert fingerprint([*good_rows()[:-1], "39.jpg,dog"]) != first
     (images / "00.jpg").write_bytes(b"another picture")
     assert fingerprint(good_rows()) != first
+
+
+def test_a_training_is_not_repeated_for_a_chmod_nor_for_the_form_of_etags(images: Path):
+    def fingerprint() -> str:
+        return load_training_set(spec_for(images, csv_file(images, good_rows()))).fingerprint
+
+    first = fingerprint()
+    (images / "00.jpg").chmod(0o600)
+    assert fingerprint() == first
+    parts = load_training_set(spec_for(images, csv_file(images, good_rows()))).splits().values()
+    rows = sorted((uri, number) for number, part in enumerate(parts) for uri in part.uris.to_pylist())
+    digest = hashlib.sha256(repr(("cat", "dog", "small")).encode())
+    for uri, _ in rows:
+        digest.update(f"{uri}\0".encode())
+    for uri, _ in rows:  # as it was before etags had a time of change
+        found = Path(uri).stat()
+        digest.update(f"{found.st_mtime_ns // 1000:x}-{found.st_size:x}\0".encode())
+    words = [({"cat"}, {"dog", "small"})[Path(uri).stem in {f"{n:02d}" for n in range(0, 40, 2)}] for uri, _ in rows]
+    digest.update(bytes(label in word for word in words for label in ("cat", "dog", "small")))
+    digest.update(bytes(number for _, number in rows))
+    assert digest.hexdigest() == first
 
 
 def test_folders_are_labels(tmp_path: Path):

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 from datetime import UTC, datetime
 
 import pyarrow as pa
@@ -13,6 +14,7 @@ from labelmill.label.inventory.inventory import open_inventory
 from labelmill.label.inventory.item import ITEM_SCHEMA
 from labelmill.spec import Images
 from labelmill.storage import open_store
+from shards import tar_shard
 
 
 def listed(index=None, **images):
@@ -53,6 +55,44 @@ def root(request, tmp_path):
 )
 def test_patterns_choose_by_the_key_below_the_prefix(root, include, exclude, left):
     assert names(listed(prefix=root.uri, include=include, exclude=exclude), root.uri) == left
+
+
+def test_a_pattern_meets_names_that_are_not_utf8(tmp_path):
+    root = tmp_path / os.fsdecode(b"gr\xfcn")
+    for name in (b"caf\xe9 1.jpg", b"caf\xe8 2.jpg", b"plain.jpg", b"thumbs/\xe9.jpg"):
+        path = root / os.fsdecode(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(name)
+    base = f"file://{tmp_path}/gr%FCn"
+    assert open_inventory(base).covers(f"{base}/gone%E9.jpg")
+    assert names(listed(prefix=base, include=["caf? *.jpg"]), base) == ["caf%E8%202.jpg", "caf%E9%201.jpg"]
+    assert names(listed(prefix=base, exclude=["caf*", "thumbs/?.jpg"]), base) == ["plain.jpg"]
+    inventory = open_inventory(str(tmp_path))
+    assert inventory.covers(f"{base}/x.jpg") and inventory.covers(f"{tmp_path}/x.jpg")
+    assert not open_inventory(f"{tmp_path}/gr").covers(f"{base}/x.jpg")
+
+
+@pytest.mark.parametrize("kind", ["prefix", "shards"])
+@pytest.mark.parametrize("exclude", ["closed", "/closed", "closed/", "closed/**", "closed/*", "cl*", "**/[a-c]losed"])
+def test_nobody_looks_into_a_folder_that_is_excluded(tmp_path, monkeypatch, kind, exclude):
+    for name in ("a/x.tar", "closed/y.tar", "closed/deep/z.tar"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(tar_shard(1))
+    entered = []
+    scandir = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: entered.append(str(path)) or scandir(path))
+    member = "#000000.jpg" if kind == "shards" else ""
+    assert list(listed(**{kind: str(tmp_path)}, exclude=[exclude])) == [f"{tmp_path}/a/x.tar{member}"]
+    open_inventory(Images(**{kind: str(tmp_path)}, exclude=[exclude])).probe()
+    assert set(entered) == {str(tmp_path), f"{tmp_path}/a"}
+
+
+def test_a_folder_of_which_a_part_is_excluded_is_looked_into(root):
+    assert names(listed(prefix=root.uri, exclude=["in/*.jpg", "in/deep/x", "in/?", "in/[c-d]*"]), root.uri) == [
+        "a.jpg",
+        "thumbs/a.jpg",
+    ]
+    assert "in/deep/d.jpg" in names(listed(prefix=root.uri, exclude=["in/*.jpg", "deep/x", "in/deep/[!d]*"]), root.uri)
 
 
 def test_a_pattern_that_nothing_meets_is_an_error_that_names_it(root):

@@ -1,7 +1,9 @@
 """Pictures in tar and Parquet shards: found without being read, fetched as they are; damage costs only its own rows."""
 
 import gzip
+import io
 import re
+import subprocess
 import tarfile
 
 import pyarrow as pa
@@ -21,7 +23,7 @@ from labelmill.label.work import fetch
 from labelmill.label.work.fetch import read_items
 from labelmill.spec import Images
 from labelmill.storage import open_store
-from labelmill.storage.folder import FolderStore
+from labelmill.storage.files.folder import FolderStore
 from pictures import jpeg_bytes
 from shards import parquet_shard, tar_shard
 
@@ -64,6 +66,152 @@ def test_members_are_listed_and_fetched_as_they_were_put_in(store):
     shuffled = items.take([11, 0, 7, 3, 9, 1, 10, 2, 5, 4, 8, 6])
     assert fetched(shuffled, store.uri) == fetched(items, store.uri)
     assert read_items(items.slice(8, 1)) == [bytes([2]) * 2]
+
+
+def special_tar(*members, layout=tarfile.PAX_FORMAT):
+    """A tar of (name, type or bytes or None for a folder, linkname)."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=layout) as archive:
+        for name, content, *link in members:
+            header = tarfile.TarInfo(name)
+            header.type = tarfile.DIRTYPE if content is None else tarfile.REGTYPE
+            if isinstance(content, str):
+                header.type, header.linkname = getattr(tarfile, f"{content}TYPE"), "".join(link)
+            header.size = len(content) if isinstance(content, bytes) else 0
+            archive.addfile(header, io.BytesIO(content if isinstance(content, bytes) else b""))
+    return buffer.getvalue()
+
+
+def test_a_link_in_a_tar_is_a_picture_with_the_bytes_of_its_target(store):
+    long = "d/" + "x" * 150 + ".jpg"
+    members = [
+        ("hard.jpg", "LNK", "./a.jpg"),  # before its target, as no tar should be
+        ("a.jpg", b"first"),
+        ("was.jpg", "LNK", "a.jpg"),
+        ("a.jpg", b"second"),
+        ("is.jpg", "LNK", "a.jpg"),
+        ("later.png", "SYM", "in/deep/z.bin"),
+        ("in/deep/up.png", "SYM", "../../a.jpg"),
+        ("in/chain.png", "SYM", "deep/up.png"),
+        ("in/deep/z.bin", b"named otherwise"),
+        ("in/same.jpg", "SYM", "deep/same.jpg"),
+        ("in/deep/same.jpg", "LNK", "in/deep/z.bin"),
+        ("dir", "SYM", "in/deep"),
+        ("through.jpg", "SYM", "dir/z.bin"),
+        ("caption.txt", "SYM", "a.jpg"),
+        (long, b"long"),
+        ("y" * 150 + ".jpg", "LNK", long),
+        ("over.jpg", "SYM", "a.jpg"),
+        ("over.jpg", b"a file took its place"),
+        ("under.jpg", b"its place was taken"),
+        ("under.jpg", "LNK", "in/deep/z.bin"),
+    ]
+    store, kept = open_store(f"{store.uri}/shards"), open_store(f"{store.uri}/index")
+    for name, layout in (("p.tar", tarfile.PAX_FORMAT), ("g.tar", tarfile.GNU_FORMAT)):
+        store.write(name, special_tar(*members, layout=layout))
+    expected = {
+        "hard.jpg": b"second",
+        "a.jpg": b"second",
+        "was.jpg": b"first",
+        "is.jpg": b"second",
+        "later.png": b"named otherwise",
+        "in/deep/up.png": b"second",
+        "in/chain.png": b"second",
+        "in/same.jpg": b"named otherwise",
+        "in/deep/same.jpg": b"named otherwise",
+        "through.jpg": b"named otherwise",
+        long: b"long",
+        "y" * 150 + ".jpg": b"long",
+        "over.jpg": b"a file took its place",
+        "under.jpg": b"named otherwise",
+    }
+    for index in (None, kept, kept):
+        got = fetched(items_of(index, shards=store.uri), store.uri)
+        assert got == {f"{shard}#{name}": data for shard in ("p.tar", "g.tar") for name, data in expected.items()}
+
+
+def test_what_is_named_like_a_picture_in_a_tar_and_is_none_has_a_row_that_says_why(store):
+    members = [
+        ("a.jpg", b"a"),
+        ("out.jpg", "SYM", "../../etc/passwd"),
+        ("absolute.jpg", "SYM", "/a.jpg"),
+        ("gone.jpg", "LNK", "none.jpg"),
+        ("self.jpg", "SYM", "self.jpg"),
+        ("round.jpg", "SYM", "about.jpg"),
+        ("about.jpg", "LNK", "round.jpg"),
+        ("folder.jpg/", None),
+        ("to-folder.jpg", "SYM", "folder.jpg"),
+        ("pipe.jpg", "FIFO"),
+        ("device.JPG", "CHR"),
+        ("pipe", "FIFO"),
+        ("out", "SYM", "/data"),
+        ("b.jpg", b"b"),
+    ]
+    store, kept = open_store(f"{store.uri}/shards"), open_store(f"{store.uri}/index")
+    store.write("a.tar", special_tar(*members))
+    for index in (None, kept, kept):
+        items = items_of(index, shards=store.uri)
+        got = {uri.removeprefix("a.tar#"): value for uri, value in fetched(items, store.uri).items()}
+        assert {name: data for name, data in got.items() if isinstance(data, bytes)} == {"a.jpg": b"a", "b.jpg": b"b"}
+        reasons = {name: str(value) for name, value in got.items() if isinstance(value, UnsupportedError)}
+        assert {
+            name: reason.removeprefix("expected a file in the tar, and this is a") for name, reason in reasons.items()
+        } == {
+            **{
+                name: f" link to {target!r}, and no file of that name lies in this tar: put the picture itself there"
+                for name, target in (
+                    ("out.jpg", "../../etc/passwd"),
+                    ("absolute.jpg", "/a.jpg"),
+                    ("gone.jpg", "none.jpg"),
+                    ("self.jpg", "self.jpg"),
+                    ("round.jpg", "about.jpg"),
+                    ("about.jpg", "round.jpg"),
+                    ("to-folder.jpg", "folder.jpg"),
+                )
+            },
+            "pipe.jpg": " pipe: put the picture itself there",
+            "device.JPG": " device: put the picture itself there",
+        }
+    items = items_of(shards=store.uri)
+    store.write("a.tar", special_tar(*members, ("c.jpg", b"c")))
+    assert {type(value) for value in fetched(items, store.uri).values()} == {ChangedError}
+
+
+def test_a_member_without_an_ending_is_a_picture_when_it_begins_like_one(store):
+    picture = jpeg_bytes(seed=1)
+    members = [("d.x/one", picture), ("README", b"a text"), ("two", picture), ("three.JFIF", b"3"), ("4.heic", b"4")]
+    store.write(
+        "a.tar", special_tar(*members, ("link", "SYM", "two"), ("text", "LNK", "README"), ("", b""), ("e", b""))
+    )
+    got = fetched(items_of(shards=store.uri), store.uri)
+    assert got == {f"a.tar#{name}": picture for name in ("d.x/one", "two", "link")} | {
+        "a.tar#three.JFIF": b"3",
+        "a.tar#4.heic": b"4",
+    }
+
+
+@pytest.mark.parametrize(
+    "layout", [["gnu"], ["pax"], *(["pax", f"--sparse-version={v}"] for v in ("0.0", "0.1", "1.0"))]
+)
+def test_a_file_with_holes_is_never_taken_for_what_is_left_of_it(tmp_path, layout):
+    """As GNU tar writes it, who leaves the holes out: what follows in the tar is the next header."""
+    pictures = tmp_path / "in"
+    pictures.mkdir()
+    for number in range(3):
+        (pictures / f"{number}.jpg").write_bytes(bytes([number]) * 700)
+    with (pictures / "1.jpg").open("r+b") as file:
+        file.truncate(10 * 2**20)
+        file.seek(8 * 2**20)
+        file.write(b"end")
+    (pictures / "link.jpg").symlink_to("1.jpg")
+    command = ["tar", "--sparse", f"--format={layout[0]}", *layout[1:], "-cf", "../a.tar", "0.jpg", "1.jpg", "2.jpg"]
+    subprocess.run([*command, "link.jpg"], cwd=pictures, check=True)
+    got = fetched(items_of(shards=f"{tmp_path}/a.tar"), f"{tmp_path}/a.tar#")
+    got = {name.rpartition("#")[2]: value for name, value in got.items()}
+    assert (got["0.jpg"], got["2.jpg"]) == (bytes([0]) * 700, bytes([2]) * 700)
+    assert isinstance(got["1.jpg"], UnsupportedError) and "stored with holes (a sparse file)" in str(got["1.jpg"])
+    assert isinstance(got["link.jpg"], UnsupportedError)
+    assert set(got) == {"0.jpg", "1.jpg", "2.jpg", "link.jpg"}
 
 
 def test_one_shard_is_named_directly_and_patterns_see_it_as_a_folder(tmp_path):

@@ -175,7 +175,7 @@ def test_cpu_labelers_import_no_torch_and_convert_once_for_all(tiny_bundle, tiny
 
 
 def lock_of(graph):
-    return graph.parent.with_suffix(".lock")
+    return graph.parent.with_name(f"{graph.parent.name.rpartition('.')[0]}.lock")
 
 
 def test_graph_that_computes_something_else_is_never_used(tiny_bundle, tmp_path, monkeypatch):
@@ -191,8 +191,7 @@ def test_graph_that_computes_something_else_is_never_used(tiny_bundle, tmp_path,
 
     monkeypatch.setattr(convert.ov, "convert_model", convert_and_change)
     with pytest.raises(BundleError, match="answers otherwise than torch"):
-        convert.convert(module, 32, tmp_path / "graph")
-    assert not list(tmp_path.iterdir())
+        convert.convert(module, 32, tmp_path)
 
 
 def test_a_child_tells_nobody_what_it_converts():

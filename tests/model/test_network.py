@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from labelmill.errors import BundleError, SpecError, UnavailableError
+from labelmill.errors import BundleError, SpecError, StorageError, UnavailableError
 from labelmill.model.architectures import describe_architecture
 from labelmill.model.network import (
     architecture_names,
@@ -186,6 +186,12 @@ def test_pretrained_offline_names_a_file_and_its_place_and_the_file_is_then_take
     save_weights(build_network("timm/test_vit", 3), place)
     with pytest.raises(SpecError, match=r"test_resnet\.\w+\.safetensors' do not fit timm/test_resnet"):
         build_network("timm/test_resnet", 3, "pretrained", image_size_px=32)
+
+
+def test_a_hub_that_cannot_keep_anything_names_its_setting(offline, tmp_path, monkeypatch):
+    (tmp_path / "torch").write_text("no folder")
+    with pytest.raises(StorageError, match=r"squeezenet1_1 cannot be kept on this machine.*TORCH_HOME"):
+        build_network("torchvision/squeezenet1_1", 3, "pretrained", image_size_px=32)
 
 
 def test_torchvisions_weights_are_taken_from_the_place_of_torchs_own_hub(offline):

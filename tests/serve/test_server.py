@@ -2,7 +2,7 @@ import socket
 
 import pytest
 
-from labelmill.errors import ClusterError, RegistryError
+from labelmill.errors import ClusterError, RegistryError, StorageError
 from labelmill.serve import server
 from labelmill.spec import LoadedSpec, ServeSpec
 
@@ -35,6 +35,12 @@ def test_address_of_another_machine_is_told_before_ray_starts(endpoint_registry,
 def test_model_that_is_not_there_is_told_before_ray_starts(endpoint_registry, no_ray):
     with pytest.raises(RegistryError, match="tiny"):
         server.run(loaded(endpoint_registry, model="tinny@current"))
+
+
+def test_cache_that_cannot_be_written_is_told_before_ray_starts(endpoint_registry, no_ray, monkeypatch):
+    monkeypatch.setenv("LABELMILL_CACHE", "/proc/nowhere")
+    with pytest.raises(StorageError, match="Set LABELMILL_CACHE"):
+        server.run(loaded(endpoint_registry))
 
 
 @pytest.mark.parametrize(

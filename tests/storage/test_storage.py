@@ -1,6 +1,7 @@
 """One set of tests for a folder and for a real S3 server; then what only one of them can do."""
 
 import asyncio
+import errno
 import json
 import multiprocessing
 import os
@@ -31,6 +32,7 @@ from labelmill.storage import (
     LISTING_SCHEMA,
     Store,
     delta_options,
+    etags_before,
     open_object,
     open_store,
     read_infos,
@@ -369,6 +371,41 @@ def test_names_that_are_not_utf8_are_listed_and_read(tmp_path: Path) -> None:
     assert sorted(read_pictures([(uri, row["etag"]) for uri, row in rows.items()])) == [b"latin", b"plain"]
 
 
+def test_a_picture_that_takes_anothers_name_size_and_time_is_another_version(tmp_path: Path) -> None:
+    """As `cp -p`, `rsync -t` and `unzip` leave it."""
+    store = open_store(str(tmp_path))
+    store.write("x.jpg", b"cat")
+    os.utime(tmp_path / "x.jpg", (1_600_000_000, 1_600_000_000))
+    before = store.info("x.jpg").etag
+    time.sleep(0.02)  # a tick of the system's clock
+    (tmp_path / "x.jpg").write_bytes(b"dog")
+    os.utime(tmp_path / "x.jpg", (1_600_000_000, 1_600_000_000))
+    after = listed(store)[store.address("x.jpg")]["etag"]
+    assert before != after == store.info("x.jpg").etag
+    assert [type(data) for data in read_pictures([(store.address("x.jpg"), before)])] == [ChangedError]
+    assert read_pictures([(store.address("x.jpg"), after)]) == [b"dog"]
+
+
+@pytest.mark.parametrize("mtime_s", [1_600_000_000.25, -3, 0])
+def test_an_etag_from_before_goes_on_to_count_as_long_as_size_and_time_agree(tmp_path: Path, mtime_s: float) -> None:
+    store = open_store(str(tmp_path))
+    store.write("x.jpg", b"cat")
+    os.utime(tmp_path / "x.jpg", (mtime_s, mtime_s))
+    before = f"{round(mtime_s * 10**6):x}-3"
+    now, bucket = store.info("x.jpg").etag, "5d41402abc4b2a76b9719d911017c592-7"
+    uris = [store.address("x.jpg"), f"file://{tmp_path}/%E9", "s3://b/x", "/odd"]
+    assert etags_before(pa.array(uris), pa.array([now, now, f"{now}-1", bucket])).to_pylist() == [
+        before,
+        before,
+        None,
+        None,
+    ]
+    assert store.read("x.jpg", etag=before) == b"cat"
+    for other in (f"{round(mtime_s * 10**6):x}-4", "3", "", f"{now}-1", f"{before}-"):
+        with pytest.raises(ChangedError):
+            store.read("x.jpg", etag=other)
+
+
 def test_pipes_and_folders_are_not_pictures_and_nobody_waits_for_them(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "folder").mkdir()
@@ -443,6 +480,30 @@ def test_a_file_system_without_hard_links_says_so(tmp_path: Path, monkeypatch: p
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("number", "kind", "said"),
+    [
+        (errno.EROFS, ForbiddenError, "not allowed to write .*: Read-only file system. Mount it writable"),
+        (errno.ENOSPC, StorageError, "no room for"),
+        (errno.EACCES, ForbiddenError, "not allowed to access"),
+    ],
+)
+def test_a_folder_that_cannot_be_written_is_not_said_to_lack_hard_links(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, kind: type[StorageError], said: str
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "makedirs", refuse)
+    monkeypatch.setattr(Path, "unlink", refuse)
+    for attempt in (
+        open_store(str(tmp_path)).honours_write_if_absent,
+        lambda: open_store(str(tmp_path)).write("x", b""),
+    ):
+        with pytest.raises(kind, match=said):
+            attempt()
+
+
 def test_a_folder_we_may_not_read_is_forbidden() -> None:
     code = (
         "import os, sys; from labelmill.storage import open_store; import pyarrow\n"
@@ -458,6 +519,34 @@ def test_a_folder_we_may_not_read_is_forbidden() -> None:
         Path(folder, "closed").chmod(0o700)
     assert [line.partition(" ")[0] for line in found.stdout.splitlines()] == ["ForbiddenError"] * 2
     assert f"{folder}/closed" in found.stdout
+
+
+def test_nobody_looks_into_a_folder_that_is_left_out() -> None:
+    """A folder that may not be read, a link to one, and a file in a folder of which only the names may be read."""
+    code = (
+        "import os, sys; from labelmill.storage import open_store; import pyarrow\n"
+        "if os.getuid() == 0: os.seteuid(65534)\n"  # root may read everything
+        "store = open_store(sys.argv[1])\n"
+        "def listed(*names):\n"
+        "    try: pages = list(store.list(left_out=lambda key: key in names))\n"
+        "    except Exception as exc: return type(exc).__name__\n"
+        "    return [uri.removeprefix(store.uri) for page in pages for uri in page['uri'].to_pylist()]\n"
+        "print(listed('a/closed', 'link', 'names/x'))\n"
+        "for names in (('link', 'names/x'), ('a/closed', 'names/x'), ('a/closed', 'link')): print(listed(*names))\n"
+    )
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as elsewhere:
+        for name in ("a/closed", "names"):
+            Path(folder, name).mkdir(parents=True)
+        for name in ("a/x.jpg", "names/x"):
+            Path(folder, name).write_bytes(b"1")
+        Path(folder, "link").symlink_to(elsewhere)
+        modes = {folder: 0o755, f"{folder}/a": 0o755, f"{folder}/a/closed": 0, f"{folder}/names": 0o744, elsewhere: 0}
+        for path, mode in modes.items():
+            Path(path).chmod(mode)
+        found = subprocess.run([sys.executable, "-c", code, folder], capture_output=True, text=True, check=True)
+        for path in modes:
+            Path(path).chmod(0o755)
+    assert found.stdout.splitlines() == ["['/a/x.jpg']", *["ForbiddenError"] * 3]
 
 
 # ---- S3

@@ -1,6 +1,8 @@
 """The table's promise: all or nothing, one writer, and a committed file stays as it is."""
 
 import datetime as dt
+import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow as pa
@@ -8,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
-from labelmill.errors import FencedError, TableError
+from labelmill.errors import FencedError, StorageError, TableError
 from labelmill.storage import open_store
 from labelmill.table.data_file import DataFile, put_data_file
 from labelmill.table.row import DATA_SCHEMA, FINAL, RETRIED, SCHEMA, STATUSES
@@ -173,6 +175,47 @@ def test_no_table_and_a_foreign_table_are_told_apart(tmp_path: Path, uri: str) -
         LabelTable(foreign)
     with pytest.raises(TableError, match="not a label table"):
         TableWriter(foreign)
+
+
+_OTHER_READERS = """
+import os, sys
+from deltalake import DeltaTable
+from labelmill.storage import delta_options, open_store
+from labelmill.table.data_file import put_data_file
+from labelmill.table.row import DATA_SCHEMA
+from labelmill.table.table import LabelTable
+from labelmill.table.writer import TableWriter
+
+for name in sys.argv[2:]:
+    uri = open_store(sys.argv[1]).address(f"{name}/labels")
+    file = put_data_file(open_store(uri), "labelled_on=2026-03-01/a", DATA_SCHEMA.empty_table(), "2026-03-01")
+    TableWriter(uri).commit([file])
+    assert LabelTable(uri).num_files == 1
+    DeltaTable(uri, storage_options=delta_options(uri)).to_pyarrow_table()
+os._exit(0)  # the reader's threads may abort an interpreter that ends
+"""
+
+
+@pytest.mark.parametrize("place", ["folder", "s3"])
+def test_log_and_files_lie_together_where_the_address_says(
+    request: pytest.FixtureRequest, tmp_path: Path, place: str
+) -> None:
+    """deltalake takes an address for a URL. Every address that we let through must mean the same to it, to obstore and
+    to boto3; every other is refused by name, before anything is written."""
+    root = open_store(str(tmp_path) if place == "folder" else f"{request.getfixturevalue('s3')}/in")
+    names = ["a b", "100%", "%zz", "plus+", "ünï", "x[1]", "{y}^`|<>", "'q\"", "a:b", "a&b=c;$", "..lead", " x "]
+    names += ["run#7", "what?"] if place == "folder" else ["back\\slash"]
+    # a process of its own: while deltalake waits for an answer it holds the interpreter, in which moto would give it
+    subprocess.run([sys.executable, "-c", _OTHER_READERS, root.uri, *names], check=True, timeout=120)
+    for name in names:
+        assert open_store(root.address(f"{name}/labels")).folders() == ["_delta_log", "labelled_on=2026-03-01"]
+    assert root.folders() == sorted(names)
+    for name in ["a%20b", "100%25", "%FF", "tab\tx", *(["run#7", "a//b", "x/../y"] if place == "s3" else ["a\\b"])]:
+        uri = f"{root.uri}/{name}"
+        for attempt in (TableWriter, LabelTable):
+            with pytest.raises(StorageError, match=r"expected for a label table an address .* without"):
+                attempt(uri)
+    assert root.folders() == sorted(names)
 
 
 def test_data_files_are_plain_parquet(uri: str) -> None:

@@ -18,6 +18,7 @@ from labelmill.cli.models import models
 from labelmill.cli.output import put
 from labelmill.ending import Ending, ended_by_signals
 from labelmill.errors import LabelmillError, SpecError
+from labelmill.machine import on_this_machine
 from labelmill.terminal import lost_output, own_streams, printable, printable_lines
 
 __all__ = ["app", "main"]
@@ -66,7 +67,7 @@ def _end(ending: Ending) -> int:
 def _run(ending: Ending) -> int:
     """The exit code. A command that shows something prints it; one that does something returns what it says of it."""
     try:
-        with typer.main.get_command(app).make_context("labelmill", sys.argv[1:]) as context:
+        with on_this_machine(), typer.main.get_command(app).make_context("labelmill", sys.argv[1:]) as context:
             said = context.command.invoke(context)
         if isinstance(said, str):
             _say(said)

@@ -8,12 +8,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from labelmill.address import real_uri, split_uri
 from labelmill.dataset.examples import Examples
 from labelmill.dataset.folders import read_folders
 from labelmill.dataset.labels_file import LABEL_SEPARATOR, LabelRows, read_labels_file
 from labelmill.dataset.offenders import quoted, shown
-from labelmill.errors import DataError
-from labelmill.storage import LISTING_SCHEMA, Store, open_store
+from labelmill.errors import DataError, StorageError
+from labelmill.storage import LISTING_SCHEMA, Store, as_listed, open_store
 
 __all__ = ["Labelled", "load_examples", "load_labelled"]
 
@@ -89,7 +90,7 @@ def load_labelled(images: str, labels: str) -> Labelled:
     if labels == "folders":
         where, rows = images, read_folders(store, listed.column("uri").to_pylist())
     else:
-        where, rows = labels, _with_addresses(read_labels_file(labels), store)
+        where, rows = labels, _with_addresses(read_labels_file(labels), store, listed.column("uri"))
     found = _find(where, images, rows.uris, listed.column("uri"))
     names, targets = _targets(rows)
     if not names:
@@ -113,13 +114,22 @@ def _list(store: Store) -> pa.Table:
     return listed
 
 
-def _with_addresses(rows: LabelRows, store: Store) -> LabelRows:
-    def address(uri: str) -> str:
-        uri = uri.removeprefix("file://")
-        return uri if uri.startswith("/") or "://" in uri else store.address(uri.removeprefix("./"))
-
-    uris = pa.array([address(uri) for uri in rows.uris.to_pylist()], pa.string())
+def _with_addresses(rows: LabelRows, store: Store, listed_uris: pa.ChunkedArray) -> LabelRows:
+    """The rows with the addresses that the listing has; one that it lacks may lead to a listed file by another path."""
+    uris = as_listed(rows.uris, store.uri)
+    unknown = pc.invert(pc.is_in(uris, value_set=listed_uris.combine_chunks()))
+    if pc.any(unknown).as_py() and split_uri(store.uri)[0] == "/":
+        listed = {real_uri(uri): uri for uri in reversed(listed_uris.to_pylist())}
+        names = [listed.get(_real(uri), uri) for uri in uris.filter(unknown).to_pylist()]
+        uris = pc.replace_with_mask(uris, unknown, pa.array(names, pa.string()))
     return LabelRows(uris, rows.rows, rows.labels, rows.columns)
+
+
+def _real(uri: str) -> str:
+    try:
+        return real_uri(uri)
+    except StorageError:
+        return uri
 
 
 def _find(where: str, images: str, uris: pa.Array, listed_uris: pa.ChunkedArray) -> pa.Array:

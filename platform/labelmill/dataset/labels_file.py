@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pyarrow import csv, json
 
+from labelmill.address import split_uri
 from labelmill.errors import DataError
 from labelmill.parquet import read_parquet
 from labelmill.storage import open_store
@@ -44,9 +45,8 @@ def read_labels_file(path: str) -> LabelRows:
     DataError: not a csv, jsonl or parquet file, damaged, or without the columns `uri` and `labels`. StorageError: it
     cannot be fetched.
     """
-    folder, _, name = path.rpartition("/")
-    data = open_store(folder or ("/" if path.startswith("/") else ".")).read(name)
-    table = _parse(path, data)
+    root, key = split_uri(path)
+    table = _parse(path, open_store(root).read(key))
     missing = [column for column in ("uri", "labels") if column not in table.column_names]
     if missing:
         raise DataError(

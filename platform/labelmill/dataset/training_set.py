@@ -18,6 +18,7 @@ from labelmill.dataset.split import SPLITS, split_word, stratify
 from labelmill.dataset.survey import survey
 from labelmill.errors import DataError
 from labelmill.spec import ExtraData, TrainSpec
+from labelmill.storage import etags_before
 
 __all__ = ["TrainingSet", "load_training_set"]
 
@@ -230,7 +231,9 @@ def _fingerprint(names: tuple[str, ...], splits: Iterable[Examples]) -> str:
     order = pc.sort_indices(everything.uris).to_numpy()
     digest = hashlib.sha256(repr(names).encode())
     slices = [] if everything.slices is None else [everything.slices]
-    for column in (everything.uris, everything.etags, *slices):
+    # A training of hours is not repeated for a chmod or a restored backup, nor one that etags without ctime identified.
+    etags = pc.coalesce(etags_before(everything.uris, everything.etags), everything.etags)
+    for column in (everything.uris, etags, *slices):
         for value in column.take(pa.array(order)).to_pylist():
             digest.update(f"{value}\0".encode())
     digest.update(np.ascontiguousarray(everything.targets[order]).tobytes())

@@ -1,8 +1,40 @@
-"""What kind of file this is, by its first bytes: names and content types are whatever somebody typed."""
+"""What kind of file this is, by its first bytes: names and content types are whatever somebody typed.
 
-__all__ = ["FORMATS", "describe", "sniff"]
+Only where not everything is a picture, among folders of labels and in a tar, an ending says whether a file is taken for
+one. Whoever lists a prefix, a manifest or a labels file has said which files are pictures, whatever their names.
+"""
+
+from collections.abc import Callable
+
+__all__ = [
+    "FORMATS",
+    "PICTURE_ENDINGS",
+    "START_BYTES",
+    "describe",
+    "ends_like_a_picture",
+    "has_ending",
+    "is_picture",
+    "sniff",
+]
 
 FORMATS = ("jpeg", "png", "webp", "gif", "bmp", "tiff", "avif")
+
+PICTURE_ENDINGS = (
+    ".jpg",
+    ".jpeg",
+    ".jpe",
+    ".jfif",
+    ".png",
+    ".webp",
+    ".gif",
+    ".bmp",
+    ".tif",
+    ".tiff",
+    ".avif",
+    ".heic",
+    ".heif",
+)
+START_BYTES = 256
 
 _HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 
@@ -49,6 +81,19 @@ def sniff(data: bytes) -> str | None:
     if {b"avif", b"avis"} & brands:
         return "avif"
     return "heic" if _HEIC_BRANDS & brands else None
+
+
+def is_picture(name: str, start: Callable[[], bytes]) -> bool:
+    """By the ending of the name; where it has none, by its first START_BYTES bytes, which `start` reads."""
+    return ends_like_a_picture(name) if has_ending(name) else sniff(start()) is not None
+
+
+def ends_like_a_picture(name: str) -> bool:
+    return name.lower().endswith(PICTURE_ENDINGS)
+
+
+def has_ending(name: str) -> bool:
+    return "." in name.rpartition("/")[2]
 
 
 def describe(data: bytes) -> str:

@@ -199,6 +199,8 @@ class _Run:
         """Chosen here and once. Workers that choose OpenVINO then find the network converted, and one that it cannot
         take is told of before they start."""
         if workers.gpus or self.spec.engine == "torch":
+            if self.account.alone:
+                bundle.weights_path()  # so that a cache which cannot keep them is told of here
             return "torch"
         if self.spec.engine == "auto" and choose_engine(bundle, self.spec.precision) == "torch":
             return "torch"

@@ -8,9 +8,7 @@ the same digest under any name. Nothing in a bundle is code, and nothing is unpi
 
 import hashlib
 import json
-import os
 import re
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -21,6 +19,7 @@ from numpy.typing import NDArray
 
 from labelmill.errors import BundleError, NotFoundError
 from labelmill.images.transform import Preprocessing
+from labelmill.model.cache import kept
 from labelmill.model.calibration import Calibration, check_calibration, confidences
 from labelmill.storage import Store, open_store
 
@@ -33,7 +32,6 @@ __all__ = [
     "BundleFile",
     "ModelCard",
     "Task",
-    "cache_folder",
     "read_bundle",
 ]
 
@@ -185,21 +183,18 @@ class Bundle(ModelCard):
             self.read_file(name)
 
     def weights_path(self) -> Path:
-        """The weights as a local file, fetched once a machine and checked against the manifest at every call."""
-        return self.local_file(
-            WEIGHTS_NAME, cache_folder() / "weights" / f"{self.files[WEIGHTS_NAME].sha256}.safetensors"
-        )
+        """The weights as a local file, fetched once a machine and checked against the manifest."""
+        return self.local_files(WEIGHTS_NAME, kind="weights")[0]
 
-    def local_file(self, name: str, path: Path) -> Path:
-        """One of `files` at a place of this machine: fetched unless it is there already, unchanged."""
-        if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == self.files[name].sha256:
-            return path
-        data = self.read_file(name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as aside:
-            aside.write(data)
-        Path(aside.name).replace(path)
-        return path
+    def local_files(self, *names: str, kind: str) -> list[Path]:
+        """Some of `files` beside one another in one folder of this machine, fetched unless they are there unchanged."""
+
+        def fetch(folder: Path) -> None:
+            for name in names:
+                (folder / Path(name).name).write_bytes(self.read_file(name))
+
+        folder = kept(kind, "-".join(self.files[name].sha256[: 64 // len(names)] for name in names), fetch)
+        return [folder / Path(name).name for name in names]
 
 
 _REPAIR = "Restore the file from a copy, roll the alias back (labelmill models rollback), or train again."
@@ -220,11 +215,6 @@ def read_bundle(store: Store, name: str, version: int) -> Bundle:
         if key not in files:
             raise BundleError(f"{uri}/{MANIFEST_NAME} names no {key}. {_REPAIR}")
     return Bundle(name=name, version=version, digest=digest, uri=uri, files=files, **card)
-
-
-def cache_folder() -> Path:
-    """Where this machine keeps fetched weights and converted models: $LABELMILL_CACHE, or ~/.cache/labelmill."""
-    return Path(os.environ.get("LABELMILL_CACHE") or Path.home() / ".cache" / "labelmill")
 
 
 def _parse_manifest(data: bytes, uri: str) -> dict[str, Any]:

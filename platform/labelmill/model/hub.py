@@ -4,6 +4,7 @@ A machine without a way out needs one file, and the error says which, from where
 below `cache_folder()/pretrained/timm`, torchvision's where torch's own hub keeps it.
 """
 
+import errno
 import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,10 +16,20 @@ import torch
 from torch import Tensor, nn
 from torchvision import models as torchvision_models
 
-from labelmill.errors import SpecError, UnavailableError, first_line
-from labelmill.model.bundle import cache_folder
+from labelmill.errors import SpecError, StorageError, UnavailableError, first_line
+from labelmill.model.cache import cache_folder
 
 __all__ = ["create_pretrained", "fetch_torchvision_state", "placed_file"]
+
+_CANNOT_BE_KEPT = {
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.ENOTDIR,
+    errno.EEXIST,
+}
 
 
 def create_pretrained(name: str, **arguments: Any) -> nn.Module:
@@ -66,6 +77,11 @@ def _errors(architecture: str, address: str, place: Path) -> Iterator[None]:
             f"Expected the file that {address} gives: remove it, or replace it by that."
         ) from exc
     except OSError as exc:
+        if exc.errno in _CANNOT_BE_KEPT:
+            raise StorageError(
+                f"pretrained weights of {architecture} cannot be kept on this machine: {first_line(exc)}. Set HF_HOME "
+                "(those of timm) or TORCH_HOME (those of torchvision) to a folder that can be written and has room."
+            ) from exc
         raise UnavailableError(
             f"pretrained weights of {architecture} could not be fetched: {first_line(exc)}. Connect this machine, or "
             f"download {address} elsewhere and place it here as {place}; the same spec then runs."

@@ -7,7 +7,7 @@ them.
 
 from pathlib import Path
 
-from labelmill.model.bundle import Bundle, cache_folder
+from labelmill.model.bundle import Bundle
 
 __all__ = ["INT8_GRAPH", "INT8_WEIGHTS", "int8_graph", "is_quantized"]
 
@@ -19,9 +19,6 @@ def is_quantized(bundle: Bundle) -> bool:
 
 
 def int8_graph(bundle: Bundle) -> Path:
-    """The graph as a local file, its weights beside it: fetched once a machine, checked at every call. Its outputs are
-    logits and pooled features. BundleError: a file is missing or damaged."""
-    digests = [bundle.files[name].sha256[:32] for name in (INT8_GRAPH, INT8_WEIGHTS)]
-    folder = cache_folder() / "int8" / "-".join(digests)
-    bundle.local_file(INT8_WEIGHTS, folder / Path(INT8_WEIGHTS).name)
-    return bundle.local_file(INT8_GRAPH, folder / Path(INT8_GRAPH).name)
+    """The graph as a local file, its weights beside it, fetched once a machine. Its outputs are logits and pooled
+    features. BundleError: a file is missing or damaged."""
+    return bundle.local_files(INT8_GRAPH, INT8_WEIGHTS, kind="int8")[0]

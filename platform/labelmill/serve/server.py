@@ -9,8 +9,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from labelmill.cluster import Resources, connect
+from labelmill.cluster import Resources, cluster_address, connect
 from labelmill.errors import ClusterError
+from labelmill.model.cache import check_cache
+from labelmill.model.engines.graphs import is_at_hand
 from labelmill.model.registry import Registry
 from labelmill.serve import front
 from labelmill.serve.settings import Settings
@@ -30,7 +32,10 @@ def run(loaded: LoadedSpec) -> None:
     """
     spec = loaded.spec
     assert isinstance(spec, ServeSpec)
-    Registry(spec.registry).resolve(spec.model).verify()  # what is wrong with the model is said before Ray starts
+    bundle = Registry(spec.registry).resolve(spec.model)
+    bundle.verify()  # what is wrong with the model, or with the cache, is said before Ray starts
+    if cluster_address() is None and not is_at_hand(bundle, spec.engine):
+        check_cache()
     _check_address(spec.host, spec.port)
     with _environment(spec), connect(show_workers_output=True) as resources, _serving(spec, resources):
         sys.stdout.write(f"{spec.name} serves {spec.model} at {_page_address(spec)}\n")

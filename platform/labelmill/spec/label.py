@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
+from labelmill.address import lies_inside, table_fault
 from labelmill.spec.nearest import listing
 from labelmill.spec.parts import (
     Engine,
@@ -19,7 +20,6 @@ from labelmill.spec.parts import (
     Whole,
     conflict,
     expected,
-    lies_inside,
 )
 from labelmill.spec.pattern import pattern_regex
 
@@ -38,6 +38,12 @@ def _manifest(value: str) -> str:
 def _inventory(value: str) -> str:
     if not (value.startswith("s3://") and value.endswith(".json")):
         raise expected("the address of an S3 Inventory, s3://<bucket>/<path>/manifest.json")
+    return value
+
+
+def _table(value: str) -> str:
+    if fault := table_fault(value):
+        raise expected(f"an address without {fault!r}, which other readers of Delta tables take for something else")
     return value
 
 
@@ -81,7 +87,9 @@ class Images(Part):
         description="Of Parquet shards: the column with the pictures' bytes, where there is more than one.",
     )
     include: tuple[Glob, ...] = Field(default=(), description="Only what one of these patterns meets; none: all.")
-    exclude: tuple[Glob, ...] = Field(default=(), description="Not what one of these patterns meets.")
+    exclude: tuple[Glob, ...] = Field(
+        default=(), description="Not what one of these patterns meets; nobody looks into a folder that one meets."
+    )
     sample: Number | None = Field(
         default=None, gt=0, le=1, description="A share of the pictures, drawn by their uris: the same each night."
     )
@@ -142,7 +150,9 @@ class LabelSpec(Part):
     images: Annotated[
         Annotated[Uri, Tag("<prefix>")] | Annotated[Images, Tag("<mapping>")], Discriminator(_prefix_or_mapping)
     ] = Field(description="The prefix to list; every object under it is a picture. Or a mapping.")
-    output: Uri = Field(description="The label table, a Delta Lake table; made when it is not there.")
+    output: Annotated[Uri, AfterValidator(_table)] = Field(
+        description="The label table, a Delta Lake table; made when it is not there."
+    )
     scores: Literal["none", "top_k", "all"] = Field(
         default="none", description="Raw confidences kept beside the labels, so that thresholds can change later."
     )

@@ -1,12 +1,13 @@
 """What the kinds of spec share: names, addresses, references, numbers, and the two ways in which a value is refused."""
 
-import os
 import re
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError, PydanticKnownError
 
+from labelmill.address import split_uri
+from labelmill.errors import StorageError
 from labelmill.spec.nearest import nearest
 
 __all__ = [
@@ -25,7 +26,6 @@ __all__ = [
     "Whole",
     "conflict",
     "expected",
-    "lies_inside",
 ]
 
 NAME_PATTERN = r"[a-z0-9][a-z0-9_.-]*"
@@ -87,6 +87,14 @@ def _uri(value: str) -> str:
         )
     if (scheme == "file") == bool(bucket):
         raise expected("file:///<folder>" if scheme == "file" else f"{scheme}://<bucket>/<prefix>")
+    return _readable(value)
+
+
+def _readable(value: str) -> str:
+    try:
+        split_uri(value)
+    except StorageError:
+        raise expected(URI_RULE) from None
     return value
 
 
@@ -138,15 +146,3 @@ Precision = Annotated[
         "differ by over 2%."
     ),
 ]
-
-
-def lies_inside(inner: str, outer: str) -> bool:
-    """Whether the address `inner` is `outer` or below it."""
-    inner, outer = _absolute(inner), _absolute(outer)
-    return inner == outer or inner.startswith(outer.rstrip("/") + "/")
-
-
-def _absolute(uri: str) -> str:
-    if uri.startswith("file://"):
-        uri = uri.removeprefix("file://")
-    return uri.rstrip("/") if "://" in uri else os.path.abspath(os.path.expanduser(uri))  # noqa: PTH100, PTH111

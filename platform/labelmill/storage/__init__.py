@@ -4,16 +4,16 @@ A store is a folder or a bucket with a prefix, `open_store(uri)` gives either. `
 once and is what bulk labelling calls.
 """
 
-import os
-import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Any, TypeVar
-from urllib.parse import unquote_to_bytes
 
+from labelmill.address import path_uri, split_uri, table_fault
 from labelmill.errors import StorageError
-from labelmill.storage.folder import FolderStore
+from labelmill.storage.addresses import as_listed
+from labelmill.storage.files.folder import FolderStore
+from labelmill.storage.files.version import etags_before
 from labelmill.storage.patience import num_retries
 from labelmill.storage.ranged import RangedFile
 from labelmill.storage.store import LISTING_SCHEMA, ObjectInfo, Store
@@ -25,7 +25,9 @@ __all__ = [
     "RangedFile",
     "Store",
     "Traffic",
+    "as_listed",
     "delta_options",
+    "etags_before",
     "num_retries",
     "open_object",
     "open_store",
@@ -38,9 +40,6 @@ __all__ = [
 
 T = TypeVar("T")
 
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")
-_UNTIDY = re.compile(r"/\.{0,2}(/|\Z)")
-
 
 def open_store(uri: str, *, timeout_s: float = 60.0) -> Store:
     """The store at "./folder", "/folder", "file:///folder" or "s3://bucket/prefix". Nothing is reached for yet.
@@ -50,7 +49,7 @@ def open_store(uri: str, *, timeout_s: float = 60.0) -> Store:
     """
     root, key = split_uri(uri)
     if root == "/":
-        return FolderStore(f"/{key}".rstrip("/") or "/", timeout_s)
+        return FolderStore(path_uri(f"/{key}".rstrip("/") or "/"), timeout_s)
     from labelmill.storage.s3 import S3Store  # boto3 takes 0.2 s to import, and a job on folders never needs it
 
     return S3Store(f"{root}/{key}".rstrip("/"), timeout_s)
@@ -64,28 +63,16 @@ def open_object(uri: str, *, timeout_s: float = 60.0) -> RangedFile:
     return RangedFile(store, key, found.size_bytes, found.etag)
 
 
-def split_uri(uri: str) -> tuple[str, str]:
-    """The widest root and the key below it: ("s3://bucket", "path/to/key") or ("/", "abs/path").
-
-    >>> split_uri("s3://bucket/a b/c#1.jpg")
-    ('s3://bucket', 'a b/c#1.jpg')
-    """
-    if uri.startswith("/") and not _UNTIDY.search(uri):
-        return "/", uri[1:]
-    scheme = _SCHEME.match(uri)
-    if scheme and uri.startswith("s3://"):
-        bucket, _, key = uri.removeprefix("s3://").partition("/")
-        if re.fullmatch(r"[A-Za-z0-9._-]+", bucket):
-            return f"s3://{bucket}", key
-    elif scheme and uri.startswith("file:///"):
-        return "/", os.path.abspath(os.fsdecode(unquote_to_bytes(uri.removeprefix("file://")))).lstrip("/")  # noqa: PTH100
-    elif uri and not scheme:
-        return "/", os.path.abspath(os.path.expanduser(uri)).lstrip("/")  # noqa: PTH100, PTH111
-    raise StorageError(f"expected a folder ('./x', '/x', 'file:///x') or 's3://bucket/prefix', got {uri!r}")
-
-
 def delta_options(uri: str) -> dict[str, str] | None:
-    """`storage_options` with which `deltalake` opens a table at this uri; None for a folder, which needs none."""
+    """`storage_options` with which `deltalake` opens a table at this uri; None for a folder, which needs none.
+
+    StorageError: deltalake would take the address for another.
+    """
+    if fault := table_fault(uri):
+        raise StorageError(
+            f"expected for a label table an address that every reader of Delta tables takes alike, got {uri!r}: choose "
+            f"one without {fault!r}"
+        )
     if split_uri(uri)[0] == "/":
         return None
     from labelmill.storage import connection

@@ -49,7 +49,9 @@ class S3Store(Store):
     expire. A key that ends in a slash and holds nothing, which consoles make to show an empty folder, is not listed.
     """
 
-    def list(self, prefix: str = "", *, in_order: bool = True) -> Iterator[pa.RecordBatch]:
+    def list(
+        self, prefix: str = "", *, in_order: bool = True, left_out: Callable[[str], bool] | None = None
+    ) -> Iterator[pa.RecordBatch]:
         top = self._top(prefix)
         for page in self._pages(top) if in_order else pages_at_once(self._pages, top):
             yield page.batch(f"s3://{self._bucket}/")

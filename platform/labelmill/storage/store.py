@@ -3,7 +3,7 @@
 import asyncio
 import builtins
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -56,10 +56,14 @@ class Store(ABC):
         return f"{self.uri.rstrip('/')}/{key}"
 
     @abstractmethod
-    def list(self, prefix: str = "", *, in_order: bool = True) -> Iterator[pa.RecordBatch]:
+    def list(
+        self, prefix: str = "", *, in_order: bool = True, left_out: Callable[[str], bool] | None = None
+    ) -> Iterator[pa.RecordBatch]:
         """Stream all objects below the prefix as batches of LISTING_SCHEMA; NotFoundError when the root is missing.
 
-        The order is the same each time; where that does not matter, a bucket is listed by several requests at once.
+        Nobody looks into a folder whose key is `left_out`: it may be one that may not be read. A bucket has none to
+        look into, and shows what lies below all the same. The order is the same each time; where that does not matter,
+        a bucket is listed by several requests at once.
         """
 
     @abstractmethod

@@ -12,6 +12,7 @@ from typing import Any
 from labelmill.dataset import inspect, load_training_set
 from labelmill.errors import SpecError
 from labelmill.model.bundle import Bundle
+from labelmill.model.cache import check_cache
 from labelmill.model.registry import Registry
 from labelmill.spec import LoadedSpec, TrainSpec
 from labelmill.train.candidate import make_candidate
@@ -74,6 +75,7 @@ def run(loaded: LoadedSpec) -> TrainResult:
     bundle = _published(registry, spec.name, digest)
     if bundle is not None and not folder.exists():
         return TrainResult(bundle, None)
+    check_cache()  # the result is measured from there, which may be hours away
     job = Job(_with_absolute_addresses(spec, registry), training_set.labels, folder.uri, _decisive(loaded.source))
     with tracked(job) as tracking:
         if bundle is None:

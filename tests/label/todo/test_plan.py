@@ -371,6 +371,59 @@ def test_a_listing_of_names_that_no_prefix_shows_is_done_when_it_is_done(night: 
     assert (todo.num_rows, todo.num_gone, todo.listed) == (0, 0, 1)
 
 
+@pytest.mark.parametrize("root", ["/data/in", "file:///caf%E9"])
+def test_a_picture_whose_name_is_not_utf8_is_gone_when_it_is_gone(night: Night, root: str) -> None:
+    odd, other = ({**item("x"), "uri": f"{place}/%FF.jpg"} for place in (uri_of(root), "file:///data/in2"))
+    plain = {**item("x"), "uri": f"{root}/x.jpg"}
+    night.put(odd, plain, other)
+    todo = night.plan(plain, below=root)
+    assert (gone(todo), names(todo)) == ([(odd["uri"], "e1", 0)], [])
+    night.put(odd, status="deleted")
+    assert night.plan(plain, below=root).num_gone == 0
+
+
+def uri_of(root: str) -> str:
+    return root if root.startswith("file:") else f"file://{root}"
+
+
+@pytest.mark.parametrize("resident_rows", [10_000_000, 2])
+def test_a_files_row_from_before_etags_had_its_time_of_change_goes_on_to_count(
+    night: Night, monkeypatch: pytest.MonkeyPatch, resident_rows: int
+) -> None:
+    monkeypatch.setattr(difference, "memory_bytes", lambda: resident_rows * 4 * 18)
+
+    def file(name: str, etag: str, uri: str = "/in") -> dict[str, object]:
+        return {**item(name, etag), "uri": f"{uri}/{name}"}
+
+    night.put(
+        *(file(name, "5d-a") for name in ("same", "larger", "later", "of another model")),
+        file("%E9", "5d-a", "file:///in"),
+        file("x", "5d-a", "s3://b"),
+        file("before 1970", "-5d-a"),
+        file("replaced", "5d-a-c1"),
+        file("still", "5d-a-c1"),
+        file("manifest", "5d-a"),
+    )
+    listed = [
+        *(file(name, "5d-a-c2") for name in ("same", "replaced", "of another model", "new")),
+        file("larger", "5d-b-c2"),
+        file("later", "5e-a-c2"),
+        file("%E9", "5d-a-c2", "file:///in"),
+        file("x", "5d-a-c2", "s3://b"),
+        file("before 1970", "-5d-a-c2"),
+        file("still", "5d-a-c1"),
+        file("manifest", "5d-a"),
+    ]
+    expected = {"/in/larger", "/in/later", "/in/new", "/in/replaced", "s3://b/x"}
+    assert {row["uri"] for row in rows(night.plan(*listed))} == expected
+    night.put(file("of another model", "5d-a"), model="b@1")
+    todo = night.plan(*listed, models=("a@1", "b@1"), below="/in")
+    assert {row["uri"]: row["lacking"] for row in rows(todo) if row["lacking"] != 0b10} == dict.fromkeys(expected, 3)
+    assert "/in/of another model" not in {row["uri"] for row in rows(todo)}
+    night.put(file("same", "5d-a"), status="deleted")
+    assert "/in/same" in {row["uri"] for row in rows(night.plan(*listed))}
+
+
 @pytest.mark.parametrize("resident_rows", [10_000_000, 700])
 def test_a_table_of_any_size_gives_what_sets_give(
     night: Night, monkeypatch: pytest.MonkeyPatch, resident_rows: int

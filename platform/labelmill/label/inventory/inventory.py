@@ -8,6 +8,7 @@ from itertools import chain
 
 import pyarrow as pa
 
+from labelmill.address import beginnings
 from labelmill.errors import NotFoundError
 from labelmill.label.inventory.manifest import Manifest
 from labelmill.label.inventory.narrowing import Narrowing
@@ -49,7 +50,7 @@ class Inventory:
 
     def covers(self, uri: str) -> bool:
         """Whether a picture that is not listed is gone."""
-        return self.complete_below is not None and uri.startswith(self.complete_below.rstrip("/") + "/")
+        return self.complete_below is not None and uri.startswith(beginnings(self.complete_below))
 
     def probe(self) -> str:
         """What is found at a first look, in a few words; raises as `list` does."""
@@ -89,7 +90,7 @@ def open_inventory(images: str | Images, index: Store | None = None, *, timeout_
 
 def _source(images: Images, index: Store | None, timeout_s: float) -> Source:
     if images.prefix is not None:
-        return Prefix(images.prefix, timeout_s)
+        return Prefix(images.prefix, images.exclude, timeout_s)
     if images.manifest is not None:
         return Manifest(images.manifest, timeout_s)
     if images.inventory is not None:

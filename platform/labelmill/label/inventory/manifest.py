@@ -9,8 +9,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import posixpath
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -20,17 +18,16 @@ from pyarrow import csv as arrow_csv
 from pyarrow import json as arrow_json
 from pyarrow import parquet
 
+from labelmill.address import split_uri
 from labelmill.errors import DataError, StorageError
 from labelmill.label.inventory.source import Source, item_batch
-from labelmill.storage import RangedFile, open_object, read_infos, split_uri
+from labelmill.storage import RangedFile, as_listed, open_object, open_store, read_infos
 
 __all__ = ["Manifest", "malformed_is_told", "stream_csv"]
 
 _COLUMNS = {"uri": pa.string(), "size_bytes": pa.int64(), "size": pa.int64(), "etag": pa.string()}
 _BATCH_ROWS = 8192
 _BLOCK_BYTES = 4 * 2**20
-_ABSOLUTE = r"^(?:[A-Za-z][A-Za-z0-9+.-]*:/|/)"
-_UNTIDY = r"(?:^|/)\.{0,2}(?:/|$)"
 
 
 class Manifest(Source):
@@ -39,7 +36,7 @@ class Manifest(Source):
     def __init__(self, uri: str, timeout_s: float) -> None:
         root, key = split_uri(uri)
         self._timeout_s = timeout_s
-        self.describe = f"{root.rstrip('/')}/{key}"
+        self.describe = open_store(root).address(key)
         self.base = self.describe.rpartition("/")[0]
         self.sought = f"rows in the manifest {self.describe}"
 
@@ -152,26 +149,4 @@ def _items(batch: pa.RecordBatch, where: str, base: str, rows_before: int) -> pa
     if etags is not None:
         etags = pc.utf8_trim(pc.replace_substring_regex(etags, "^W/", ""), '" ')
         etags = pc.if_else(pc.equal(etags, ""), pa.scalar(None, pa.string()), etags)
-    return item_batch(uri=_addresses(uris, base), size_bytes=pc.coalesce(*sizes) if sizes else None, etag=etags)
-
-
-def _addresses(uris: pa.Array, base: str) -> pa.Array:
-    """The uris as every other inventory writes them, so that a picture is the same one whoever names it."""
-    absolute = pc.match_substring_regex(uris, _ABSOLUTE)
-    joined = pc.if_else(absolute, uris, pc.binary_join_element_wise(f"{base.rstrip('/')}", uris, "/"))
-    untidy = pc.and_not(pc.match_substring_regex(uris, _UNTIDY), pc.starts_with(uris, "s3://"))
-    if not pc.any(untidy).as_py():
-        return joined
-    tidied = [_tidied(uri, base) for uri in uris.filter(untidy).to_pylist()]
-    return pc.replace_with_mask(joined, untidy, pa.array(tidied, pa.string()))
-
-
-def _tidied(uri: str, base: str) -> str:
-    if not re.match(_ABSOLUTE, uri):
-        root, key = split_uri(f"{base}/")
-        return f"{root.rstrip('/')}/{posixpath.normpath(posixpath.join('/', key, uri)).lstrip('/')}"
-    try:
-        root, key = split_uri(uri)
-    except StorageError:  # its row will say that nobody can open it
-        return uri
-    return f"{root.rstrip('/')}/{key}"
+    return item_batch(uri=as_listed(uris, base), size_bytes=pc.coalesce(*sizes) if sizes else None, etag=etags)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from labelmill.label.inventory.patterns import keys_below, met
 from labelmill.label.inventory.source import Source
-from labelmill.spec import pattern_regex
 
 __all__ = ["Narrowing"]
 
@@ -51,30 +51,14 @@ class Narrowing:
 
     def _chosen(self, batch: pa.RecordBatch, base: str) -> pa.RecordBatch:
         if self.by_pattern:
-            keys = _keys(batch, base)
+            keys = keys_below(batch, base)
             if self.include:
-                batch, keys = _filtered(batch, keys, _met(keys, self.include))
+                batch, keys = _filtered(batch, keys, met(keys, self.include))
             if self.exclude:
-                batch, keys = _filtered(batch, keys, pc.invert(_met(keys, self.exclude)))
+                batch, keys = _filtered(batch, keys, pc.invert(met(keys, self.exclude)))
         if self.sample is not None:
             batch = batch.filter(pa.array([_share(uri) < self.sample for uri in batch["uri"].to_pylist()], pa.bool_()))
         return batch
-
-
-def _keys(batch: pa.RecordBatch, base: str) -> pa.Array:
-    """What follows the base in each uri; of a member, its shard is a folder."""
-    prefix = base.rstrip("/") + "/"
-    uris = batch["uri"]
-    below = pc.starts_with(uris, prefix)
-    keys = pc.if_else(
-        below, pc.utf8_slice_codeunits(uris, len(prefix)), pc.replace_substring_regex(uris, "^[a-z0-9]+://+|^/", "")
-    )
-    as_members = pc.replace_substring_regex(keys, r"(?i)(\.(?:tar|parquet))#", r"\1/", max_replacements=1)
-    return pc.if_else(pc.is_valid(batch["offset"]), as_members, keys)
-
-
-def _met(keys: pa.Array, patterns: Sequence[str]) -> pa.Array:
-    return pc.match_substring_regex(keys, "(?s)" + "|".join(f"(?:{pattern_regex(pattern)})" for pattern in patterns))
 
 
 def _filtered(batch: pa.RecordBatch, keys: pa.Array, kept: pa.Array) -> tuple[pa.RecordBatch, pa.Array]:

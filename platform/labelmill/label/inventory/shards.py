@@ -16,11 +16,11 @@ from pyarrow import parquet
 
 from labelmill.errors import DataError, NotFoundError, StorageError
 from labelmill.label.inventory.item import member_of
+from labelmill.label.inventory.patterns import keys_below, left_out, met
 from labelmill.label.inventory.rows import picture_column
 from labelmill.label.inventory.source import Source, item_batch
 from labelmill.label.inventory.tar import Member, tar_members
 from labelmill.parquet import parquet_bytes, read_parquet
-from labelmill.spec import pattern_regex
 from labelmill.storage import ObjectInfo, RangedFile, Store, open_store, split_uri
 
 __all__ = ["Shards"]
@@ -31,6 +31,7 @@ _AT_ONCE = 8
 _BATCH_ROWS = 8192
 _ENDINGS = r"(?i)\.(tar|parquet)$"
 _PACKED = r"(?i)\.(tgz|tar\.\w{2,4})$"
+_INDEX_FORM = b"2"  # of a shard whose index is of another, all members are looked up anew: the first had no links
 _INDEX_SCHEMA = pa.schema([("member", pa.string()), ("offset", pa.int64()), ("size_bytes", pa.int64())])
 
 
@@ -94,12 +95,10 @@ class Shards(Source):
         if self._single:
             yield self._store.info(self._key)
             return
-        excluded = "(?s)" + "|".join(f"(?:{pattern_regex(pattern)})" for pattern in self._exclude)
-        for page in self._store.list():
+        for page in self._store.list(left_out=left_out(self._exclude)):
             wanted = pc.or_(*(pc.match_substring_regex(page["uri"], ending) for ending in (_ENDINGS, _PACKED)))
             if self._exclude:
-                keys = pc.utf8_slice_codeunits(page["uri"], len(self.base.rstrip("/")) + 1)
-                wanted = pc.and_not(wanted, pc.match_substring_regex(keys, excluded))
+                wanted = pc.and_not(wanted, met(keys_below(page, self.base), self._exclude))
             for row in page.filter(wanted).to_pylist():
                 yield ObjectInfo(**row)
 
@@ -151,7 +150,8 @@ class Shards(Source):
             stored = read_parquet(self._index.read(_index_key(shard)))
         except (NotFoundError, DataError):  # a damaged one is written anew
             return None
-        if (stored.schema.metadata or {}).get(b"etag") != shard.etag.encode():
+        kept = stored.schema.metadata or {}
+        if kept.get(b"etag") != shard.etag.encode() or kept.get(b"form") != _INDEX_FORM:
             return None
         return [Member(row["member"], row["offset"], row["size_bytes"]) for row in stored.to_pylist()]
 
@@ -159,7 +159,7 @@ class Shards(Source):
         if self._index is None:
             return
         columns = [[getattr(member, name) for member in members] for name in ("name", "offset", "size_bytes")]
-        schema = _INDEX_SCHEMA.with_metadata({"shard": shard.uri, "etag": shard.etag})
+        schema = _INDEX_SCHEMA.with_metadata({"shard": shard.uri, "etag": shard.etag, "form": _INDEX_FORM})
         self._index.write(_index_key(shard), parquet_bytes(pa.table(columns, schema=schema)))
 
 

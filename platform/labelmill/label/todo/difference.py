@@ -25,6 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from labelmill.address import beginnings
 from labelmill.label.todo.hashing import both_hashes, uri_hash
 from labelmill.label.todo.room import check_disk, memory_bytes
 from labelmill.table.row import FINAL
@@ -186,7 +187,9 @@ class TableKeys:
         return _case("split_part(model, '@', 1)", {name: place for place, name in enumerate(self._wanted.names)})
 
     def _is_below(self) -> str:
-        return f"starts_with(uri, {_quoted(self._wanted.below)})" if self._wanted.below else "true"
+        if not self._wanted.below:
+            return "true"
+        return f"({' OR '.join(f'starts_with(uri, {_quoted(start)})' for start in beginnings(self._wanted.below))})"
 
     def _file(self, number: int) -> Path:
         return self._folder / f"{number:03d}.keys"

@@ -11,9 +11,14 @@ import time
 from collections.abc import Iterator
 
 import duckdb
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 
-__all__ = ["both_hashes", "hashed", "uri_hash"]
+from labelmill.storage import etags_before
+
+__all__ = ["both_hashes", "hashed", "hashed_before", "uri_hash"]
 
 _BATCH_ROWS, _BATCH_S = 1_000_000, 1.0  # a slow listing tells soon that there is something to do
 
@@ -22,12 +27,27 @@ def hashed(items: Iterator[pa.RecordBatch], connection: duckdb.DuckDBPyConnectio
     """The listing in tables of about a million rows, or of what came in a second, with the columns `uri_hash` and
     `etag_hash`."""
     for table in _gathered(items):
-        connection.register("items", table)
-        hashes = connection.sql(f"SELECT {both_hashes(salt)} FROM items").to_arrow_table()
-        connection.unregister("items")
+        hashes = _hashes(table, connection, salt)
         for name in hashes.column_names:
             table = table.append_column(name, hashes[name])
         yield table
+
+
+def hashed_before(
+    rows: pa.Table, connection: duckdb.DuckDBPyConnection, salt: str
+) -> tuple[NDArray[np.int64], pa.Table]:
+    """Which rows are of a file, and their hashes with its etag in the form from before, as older tables have it."""
+    before = etags_before(rows["uri"], rows["etag"])
+    of_files = pc.is_valid(before)
+    table = pa.table({"uri": rows["uri"], "etag": before}).filter(of_files)
+    return np.flatnonzero(of_files.to_numpy(zero_copy_only=False)), _hashes(table, connection, salt)
+
+
+def _hashes(table: pa.Table, connection: duckdb.DuckDBPyConnection, salt: str) -> pa.Table:
+    connection.register("items", table)
+    hashes = connection.sql(f"SELECT {both_hashes(salt)} FROM items").to_arrow_table()
+    connection.unregister("items")
+    return hashes
 
 
 def uri_hash(salt: str) -> str:

@@ -15,11 +15,12 @@ from typing import Any, Self
 import duckdb
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from labelmill.ahead import ahead
 from labelmill.label.inventory.item import ITEM_SCHEMA
-from labelmill.label.todo.difference import TableKeys, Wanted, in_groups
-from labelmill.label.todo.hashing import hashed
+from labelmill.label.todo.difference import Index, TableKeys, Wanted, in_groups
+from labelmill.label.todo.hashing import hashed, hashed_before
 from labelmill.label.todo.room import full_disk_named
 from labelmill.label.todo.settings import Settings
 from labelmill.label.todo.todo import GONE_SCHEMA, TODO_SCHEMA, Todo, write_todo
@@ -108,6 +109,7 @@ class _Lack:
             index = self._keys.index(files)
             for batch in rows:
                 done, known = index.look_up(batch["uri_hash"].to_numpy(), batch["etag_hash"].to_numpy())
+                self._look_up_before(index, batch, done, known & (done != wanted.everything))
                 lacking = wanted.everything & ~done
                 if (keep := lacking != 0).any():
                     self._on_first()
@@ -116,6 +118,15 @@ class _Lack:
             if wanted.below:
                 self._not_listed.append(index.not_listed())
             del index  # before the next group's is built
+
+    def _look_up_before(self, index: Index, rows: pa.Table, done: NDArray[np.int64], asked: NDArray[np.bool_]) -> None:
+        """A file's row of which size and time of writing agree counts, though it was made before etags said more."""
+        if not asked.any():
+            return
+        places = np.flatnonzero(asked)
+        of_files, hashes = hashed_before(rows.select(["uri", "etag"]).take(places), self._connection, self._keys.salt)
+        if len(of_files):
+            done[places[of_files]] |= index.look_up(hashes["uri_hash"].to_numpy(), hashes["etag_hash"].to_numpy())[0]
 
     def _keep(self, rows: pa.Table, lacking: np.ndarray[Any, Any], known: np.ndarray[Any, Any]) -> None:
         rows = rows.drop_columns(["etag_hash"]).append_column("lacking", pa.array(lacking))

@@ -23,7 +23,7 @@ from labelmill.errors import (
     UnreadableError,
 )
 from labelmill.label.inventory.item import member_of
-from labelmill.label.inventory.tar import damage_of
+from labelmill.label.inventory.tar import damage_of, no_bytes_of
 from labelmill.model.answers import Answer
 from labelmill.storage import RangedFile, open_object, open_store, read_pictures, read_ranges, split_uri
 
@@ -50,6 +50,10 @@ class _Item:
     def shard(self) -> str:
         return (member_of(self.uri) or (self.uri, ""))[0]
 
+    @property
+    def is_in_tar(self) -> bool:
+        return self.offset is not None and self.shard.lower().endswith(".tar")
+
 
 def read_items(items: pa.Table) -> list[Fetched]:
     """The bytes of each item (ITEM_SCHEMA) in their order, an error in its picture's place; many are in flight at once.
@@ -67,8 +71,10 @@ def read_items(items: pa.Table) -> list[Fetched]:
             fetched[index] = _no_listing(item)
         elif (item.size_bytes or 0) > MAX_PICTURE_BYTES:
             fetched[index] = _too_many_bytes(item.size_bytes or 0)
+        elif item.size_bytes is None and item.is_in_tar:
+            fetched[index] = _no_bytes(item)
         else:
-            (objects if item.offset is None else members if item.shard.lower().endswith(".tar") else rows).append(item)
+            (objects if item.offset is None else members if item.is_in_tar else rows).append(item)
     _read_objects(objects, fetched)
     _read_members(members, fetched)
     for item in sorted(rows, key=lambda item: (item.shard, item.offset)):
@@ -188,14 +194,17 @@ class _Rows:
 
     def _opened(self, shard: str, etag: str) -> parquet.ParquetFile:
         if self._file is None or self._file[0] != (shard, etag):
-            root, key = split_uri(shard)
-            store = open_store(root)
-            source = RangedFile(store, key, store.info(key).size_bytes, etag)
-            self._file = ((shard, etag), parquet.ParquetFile(source))
+            self._file = ((shard, etag), parquet.ParquetFile(_in_version(shard, etag)))
         return self._file[1]
 
 
 _ROWS = _Rows()
+
+
+def _in_version(shard: str, etag: str) -> RangedFile:
+    root, key = split_uri(shard)
+    store = open_store(root)
+    return RangedFile(store, key, store.info(key).size_bytes, etag)
 
 
 def _row_group(metadata: Any, row: int) -> tuple[int, int]:
@@ -213,6 +222,15 @@ def _values(table: pa.Table, column: str) -> pa.ChunkedArray:
     if column in table.column_names:
         return table[column]
     return pa.chunked_array([chunk.field(inner) for chunk in table[name].chunks], pa.binary())
+
+
+def _no_bytes(item: _Item) -> StorageError | ImageError:
+    """Why a member of a tar has no bytes of its own."""
+    try:
+        with _in_version(item.shard, item.etag) as file:
+            return no_bytes_of(file, _start(item))
+    except StorageError as exc:
+        return exc.with_traceback(None)
 
 
 def _no_listing(item: _Item) -> StorageError | ImageError:

@@ -1,13 +1,11 @@
 """A bundle's network as an OpenVINO graph: `python -m labelmill.model.engines.convert REQUEST`, REQUEST being JSON.
 
 Run in a process of its own, because importing torch and timm costs 4 to 5 s and 700 MB, which a labelling worker on a
-CPU need not pay. The graph is written aside, compared with the network, and then moved to its place in one step.
+CPU need not pay. The graph counts only when this has ended well: it is compared with the network once it is written.
 """
 
 import json
-import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -36,25 +34,21 @@ _PRECISIONS = ("float32", "bfloat16")
 
 
 def convert(module: PixelsToLogits, image_size_px: int, folder: Path) -> None:
-    """Write the module as a float32 graph into a new folder, provided it computes the same as the module; and beside it
-    how fast either is here, in pictures a second on one thread; in bfloat16, too, where this CPU has it and the answers
-    stay near enough."""
+    """Write the module as a float32 graph into an empty folder; and beside it how fast either is here, in pictures a
+    second on one thread; in bfloat16, too, where this CPU has it and the answers stay near enough. BundleError: the
+    graph does not compute the same as the module."""
     shape = (image_size_px, image_size_px, 3)
     graph = graph_of(module, image_size_px)
-    aside = Path(tempfile.mkdtemp(prefix=f"{folder.name}-", dir=folder.parent))
-    try:
-        ov.save_model(graph, aside / GRAPH_NAME, compress_to_fp16=False)
-        pixels = np.random.default_rng(0).integers(0, 256, (BATCH_SIZE, *shape), dtype=np.uint8)
-        expected = _outputs(module, pixels)
-        if (difference := _difference(expected, aside / GRAPH_NAME, pixels)) > _TOLERANCE:
-            raise BundleError(f"the converted graph answers otherwise than torch (by {difference:.3g})")
-        low = has_bfloat16() and _difference(expected, aside / GRAPH_NAME, pixels, bfloat16=True) <= TOLERANCE
-        if low:
-            np.savez(aside / PROBE_NAME, allow_pickle=False, **_probe(aside / GRAPH_NAME, image_size_px))
-        (aside / SPEEDS_NAME).write_text(json.dumps(_speeds(module, aside / GRAPH_NAME, pixels, low=low)))
-        aside.rename(folder)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+    file = folder / GRAPH_NAME
+    ov.save_model(graph, file, compress_to_fp16=False)
+    pixels = np.random.default_rng(0).integers(0, 256, (BATCH_SIZE, *shape), dtype=np.uint8)
+    expected = _outputs(module, pixels)
+    if (difference := _difference(expected, file, pixels)) > _TOLERANCE:
+        raise BundleError(f"the converted graph answers otherwise than torch (by {difference:.3g})")
+    low = has_bfloat16() and _difference(expected, file, pixels, bfloat16=True) <= TOLERANCE
+    if low:
+        np.savez(folder / PROBE_NAME, allow_pickle=False, **_probe(file, image_size_px))
+    (folder / SPEEDS_NAME).write_text(json.dumps(_speeds(module, file, pixels, low=low)))
 
 
 def graph_of(module: PixelsToLogits, image_size_px: int) -> ov.Model:

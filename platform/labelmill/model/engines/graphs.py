@@ -3,13 +3,11 @@
 Reading what is there imports neither torch nor OpenVINO: the process that starts a run asks for it, too.
 """
 
-import fcntl
 import hashlib
 import json
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import cache
+import os
+from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
@@ -17,8 +15,9 @@ from typing import Literal
 import numpy as np
 
 from labelmill.errors import BundleError
-from labelmill.model.bundle import WEIGHTS_NAME, Bundle, cache_folder
-from labelmill.model.engines import PrecisionName
+from labelmill.model.bundle import WEIGHTS_NAME, Bundle
+from labelmill.model.cache import is_kept, kept
+from labelmill.model.engines import EngineName, PrecisionName
 from labelmill.model.engines.child import run_in_child
 from labelmill.model.engines.precision import Comparison, same_decisions
 from labelmill.model.quantized import int8_graph, is_quantized
@@ -31,6 +30,7 @@ __all__ = [
     "converted_graph",
     "faster_engine",
     "has_bfloat16",
+    "is_at_hand",
     "takes_bfloat16",
 ]
 
@@ -110,16 +110,20 @@ def converted_graph(bundle: Bundle, *, embeddings: bool = False) -> Path:
     """
     if is_quantized(bundle):
         return int8_graph(bundle)
+    make = partial(_convert_in_child, bundle, embeddings=embeddings)
+    return kept("openvino", _key(bundle, embeddings=embeddings), make) / GRAPH_NAME
+
+
+def is_at_hand(bundle: Bundle, engine: EngineName, *, embeddings: bool = False) -> bool:
+    """Whether such an engine finds here what it computes with, and need not write it into the cache."""
+    converted = is_kept("openvino", _key(bundle, embeddings=embeddings))
+    weights = is_kept("weights", bundle.files[WEIGHTS_NAME].sha256)
+    return (converted and engine != "torch") or (weights and engine != "openvino")
+
+
+def _key(bundle: Bundle, *, embeddings: bool) -> str:
     outputs = "-embeddings" if embeddings else ""
-    folder = cache_folder() / "openvino" / f"{_network_digest(bundle)}-{version('openvino')}-{_CONVERSION}{outputs}"
-    graph = folder / GRAPH_NAME
-    if graph.is_file():
-        return graph
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with _only_one_at_a_time(folder.with_suffix(".lock")):
-        if not graph.is_file():
-            _convert_in_child(bundle, folder, embeddings=embeddings)
-    return graph
+    return f"{_network_digest(bundle)}-{version('openvino')}-{_CONVERSION}{outputs}"
 
 
 def _network_digest(bundle: Bundle) -> str:
@@ -133,18 +137,21 @@ def _network_digest(bundle: Bundle) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-@contextmanager
-def _only_one_at_a_time(path: Path) -> Iterator[None]:
-    """The kernel lets go of the lock when its holder dies, so a killed conversion holds nobody up."""
-    with path.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
 def _convert_in_child(bundle: Bundle, folder: Path, *, embeddings: bool) -> None:
     reason = run_in_child("labelmill.model.engines.convert", bundle, folder=str(folder), embeddings=embeddings)
-    if reason is not None:
-        raise BundleError(
-            f"{bundle.reference} ({bundle.architecture}) could not be converted to OpenVINO: {reason}. "
-            "Write engine: torch, or choose another architecture."
-        )
+    if reason is None:
+        return
+    _check_room(folder, bundle.files[WEIGHTS_NAME].size_bytes)
+    raise BundleError(
+        f"{bundle.reference} ({bundle.architecture}) could not be converted to OpenVINO: {reason}. "
+        "Write engine: torch, or choose another architecture."
+    )
+
+
+def _check_room(folder: Path, size_bytes: int) -> None:
+    """OSError, if a graph as large as the weights does not fit there. Tried, since no quota and no limit of a file's
+    size shows in what a disk says; and only once a conversion failed, of which OpenVINO does not say why."""
+    for file in folder.iterdir():
+        file.unlink()
+    with (folder / GRAPH_NAME).open("wb") as trial:
+        os.posix_fallocate(trial.fileno(), 0, size_bytes)

@@ -8,7 +8,7 @@ resnet18 34, 34, 36, 31; efficientnet_b0 57, 65, 67, 62. On a CPU with AMX, in f
 mobilenetv3_small_100 823 and 1,387; resnet18 51 and 312; efficientnet_b0 105 and 161.
 """
 
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -39,8 +39,8 @@ class OpenVinoEngine:
         num_threads: int | None = None,
         embeddings: bool = False,
     ) -> None:
-        self._graph = converted_graph(bundle, embeddings=embeddings)
-        self._low = takes_bfloat16(bundle, self._graph, precision)
+        self._graph = partial(converted_graph, bundle, embeddings=embeddings)
+        self._low = takes_bfloat16(bundle, self._graph(), precision)
         self.precision = "int8" if is_quantized(bundle) else "bfloat16" if self._low else "float32"
         self._num_threads = num_threads
         self._num_outputs = 2 if embeddings else 1
@@ -65,7 +65,7 @@ class OpenVinoEngine:
         return self._compiled_for(1)
 
     def _compiled_for(self, batch_size: int) -> ov.InferRequest:
-        compiled = compile_graph(self._graph, batch_size, self._num_threads, bfloat16=self._low)
+        compiled = compile_graph(self._graph(), batch_size, self._num_threads, bfloat16=self._low)
         return compiled.create_infer_request()
 
 
