@@ -202,12 +202,10 @@ def _mean_average_precision(table: str) -> float:
     """Over the readable pictures of the inbox. A label whose confidence `scores: top_k` did not keep counts as 0."""
     from labelmill.metrics import evaluate
     from labelmill.table.table import LabelTable
-    from labelmill.table.view import CURRENT_VIEW
 
     with (_STORE / f"{_INBOX}.csv").open(newline="") as file:
         truth = {row["uri"]: {int(label) for label in row["labels"].split(";")} for row in csv.DictReader(file)}
-    sql = f"SELECT uri, scores FROM ({CURRENT_VIEW}) WHERE status = 'ok'"
-    rows = LabelTable(table).query(sql, ("uri", "model", "run_id", "status", "scores"))
+    rows = LabelTable(table).query("SELECT uri, scores FROM current_labels WHERE status = 'ok'", ("uri", "scores"))
     targets = np.zeros((len(rows), 10), np.int64)
     confidences = np.zeros((len(rows), 10), np.float32)
     for row, target, confidence in zip(rows, targets, confidences, strict=True):

@@ -141,6 +141,16 @@ def test_a_changed_picture_and_a_new_model_are_labelled_again_and_nothing_else(t
     assert shown.stdout.count("tiny@2  20") == 21  # one current row a picture, each with its date
     assert "tiny@1" not in shown.stdout
 
+    # Rolled back: nothing is labelled, and the labels are those of before, but for whoever asks for others.
+    assert "nothing to do" in labelmill("run", job).stdout
+    assert len(rows_of(table)) == 43
+    shown = labelmill("labels", table, "--current", "--limit", 50)
+    assert shown.stdout.count("tiny@1  20") == 21
+    assert "tiny@2" not in shown.stdout
+    assert "'tiny@1'" in labelmill("labels", "view", table, "--for", "spark").stdout
+    shown = labelmill("labels", table, "--current", "--model", "tiny@2", "--limit", 50)
+    assert shown.stdout.count("tiny@2  20") == 21
+
 
 def test_two_models_label_in_one_pass_what_each_lacks(tmp_path, registry):
     images = fill(tmp_path / "images", 20)

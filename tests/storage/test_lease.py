@@ -46,10 +46,14 @@ def beating(store: Store) -> subprocess.Popen[bytes]:
         "import sys, time\n"
         "from labelmill.storage import open_store\n"
         "store = open_store(sys.argv[1])\n"
-        "for count in range(100):\n"
+        "for count in range(1000):\n"
         "    store.write('lease/000001.beat', str(count).encode()); time.sleep(0.2)\n"
+        "    print(count, flush=True)\n"
     )
-    return subprocess.Popen([sys.executable, "-c", script, store.uri])
+    process = subprocess.Popen([sys.executable, "-c", script, store.uri], stdout=subprocess.PIPE)
+    assert process.stdout
+    process.stdout.readline()
+    return process
 
 
 def test_second_run_is_refused_and_told_who_holds_the_table(store: Store) -> None:

@@ -15,7 +15,6 @@ from labelmill.storage import open_store
 from labelmill.table.data_file import DataFile, put_data_file
 from labelmill.table.row import DATA_SCHEMA, FINAL, RETRIED, SCHEMA, STATUSES
 from labelmill.table.table import LabelTable
-from labelmill.table.view import CURRENT_VIEW
 from labelmill.table.writer import TableWriter
 
 DAY = dt.date(2026, 3, 1)
@@ -146,7 +145,7 @@ def test_the_current_view_goes_by_commits_not_by_clocks(uri: str) -> None:
     second.commit([put(uri, "b", rows(["x"], run_id=second.run_id, model="digits@2"))])
     other = TableWriter(uri)
     other.commit([put(uri, "c", rows(["x"], run_id=other.run_id, model="cats@1"))])
-    view = LabelTable(uri).query(CURRENT_VIEW)
+    view = LabelTable(uri).query("SELECT * FROM current_labels")
     assert sorted((row["uri"], row["model"], row["status"]) for row in view) == [
         ("x", "cats@1", "ok"),
         ("x", "digits@2", "ok"),

@@ -28,7 +28,8 @@ def _utf8(text: str) -> str:
 
 TableUri = Annotated[str, typer.Argument(metavar="TABLE", parser=_utf8, help="The output of a label job.")]
 ModelName = Annotated[
-    str | None, typer.Option("--model", metavar="NAME", parser=_utf8, help="Only rows of this model.")
+    str | None,
+    typer.Option("--model", metavar="NAME[@VERSION]", parser=_utf8, help="Only rows of this model, or version."),
 ]
 Alias = Annotated[str, typer.Option("--alias", help="The alias to move.")]
 

@@ -36,7 +36,10 @@ def show_labels(
     table: TableUri,
     status: Annotated[str | None, typer.Option("--status", help="Only rows with this status.")] = None,
     limit: Annotated[int, typer.Option("--limit", min=0, max=_MOST_ROWS, help="How many rows to show.")] = 20,
-    current: Annotated[bool, typer.Option("--current", help="One row a picture: the newest.")] = False,
+    current: Annotated[
+        bool,
+        typer.Option("--current", help="One row a picture and model: of the last run's version, or of --model."),
+    ] = False,
     model: ModelName = None,
 ) -> None:
     """Show a label table: its rows, statuses and label counts. `labelmill labels TABLE` is short for it.
@@ -93,15 +96,41 @@ def vacuum_labels(
     return None
 
 
+@labels.command("repair")
+def repair_labels(
+    table: TableUri,
+    forget: Annotated[bool, typer.Option("--forget", help="Do it; without it they are only listed.")] = False,
+) -> str | None:
+    """List, or with --forget take out of the table, the data files that another program has deleted.
+
+    Without them the table can be read again. The next run labels the pictures whose rows lay there. Refused while a run
+    is on the table.
+
+    Example: labelmill labels repair ./demo/labels --forget
+    """
+    from labelmill.table.upkeep import find_lost, repair
+
+    files = (repair if forget else find_lost)(table)
+    for file in files:
+        put(printable(file.path))
+    lost = f"{len(files):,} files of {sum(file.num_rows for file in files):,} rows"
+    if forget:
+        return f"{lost} forgotten"
+    put(f"{lost} are gone or damaged; --forget takes what is gone out of the table")
+    return None
+
+
 @labels.command("view")
 def view_labels(
     table: TableUri,
     dialect: Annotated[str, typer.Option("--for", metavar="ENGINE", help="duckdb, spark or trino")] = "duckdb",
 ) -> None:
-    """Print what to paste into DuckDB, Spark or Trino for a view with the newest row of each picture.
+    """Print what to paste into DuckDB, Spark or Trino for the current view: one row a picture and model.
+
+    It names the versions of the models that the last runs used, and stays with them: print it anew after a promotion.
 
     Example: labelmill labels view ./demo/labels --for spark
     """
-    from labelmill.table.view import view_text
+    from labelmill.table.table import LabelTable
 
-    put(printable_lines(view_text(table, dialect).rstrip("\n")))
+    put(printable_lines(LabelTable(table).view_text(table, dialect).rstrip("\n")))

@@ -10,7 +10,6 @@ from labelmill.errors import SpecError
 from labelmill.table.receipts import past_receipts
 from labelmill.table.row import STATUSES
 from labelmill.table.table import LabelTable
-from labelmill.table.view import CURRENT_VIEW
 from labelmill.terminal import printable
 
 __all__ = ["print_labels"]
@@ -21,13 +20,15 @@ def print_labels(uri: str, *, status: str | None, limit: int, current: bool, mod
     if status is not None and status not in STATUSES:
         raise SpecError(f"--status: expected one of {', '.join(STATUSES)}; got {status!r}")
     table = LabelTable(uri)
-    view = f"({CURRENT_VIEW}) {_where(status, model)}" if current else f"labels {_where(status, model)}"
+    view = f"current_labels {_where(status, None)}" if current else f"labels {_where(status, model)}"
     put(f"{printable(table.uri)}: version {table.version}, {table.num_files} files")
-    _print_statuses(table.query(_STATUSES.format(view=view), _NARROW), "current rows" if current else "rows")
-    _print_label_counts(table.query(_LABELS.format(view=view), _NARROW))
+    _print_statuses(
+        table.query(_STATUSES.format(view=view), _NARROW, model=model), "current rows" if current else "rows"
+    )
+    _print_label_counts(table.query(_LABELS.format(view=view), _NARROW, model=model))
     _print_receipts(table.uri)
     if limit:
-        _print_rows(table.query(_ROWS.format(view=view, limit=int(limit)), _SHOWN))
+        _print_rows(table.query(_ROWS.format(view=view, limit=int(limit)), _SHOWN, model=model))
 
 
 _RUNS_SHOWN = 3

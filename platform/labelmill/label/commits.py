@@ -45,17 +45,30 @@ class Commits:
             self._last = time.monotonic()
 
     def now(self) -> None:
-        """Commit what is finished. TableError: it could not be; nothing of it is in the table."""
+        """Commit what is finished. TableError: it could not be, and nothing of it is in the table; or some of it was
+        deleted meanwhile, and the rest is in the table."""
         if not self._waiting:
             return
         self._lease.check()
-        self._writer.commit(self._waiting)
-        self.number += 1
-        self.files += len(self._waiting)
-        self._small_files += len(self._waiting)
+        there = self._writer.still_there(self._waiting)
+        lost = len(self._waiting) - len(there)
+        self._writer.commit(there)
         self._waiting = []
+        self.number += 1
+        self.files += len(there)
+        self._small_files += len(there)
+        if lost:
+            raise TableError(
+                f"{lost} finished files of this run are gone from {self._writer.uri}, where they waited for their "
+                "commit: another program deletes what the table does not refer to yet (a VACUUM of a few hours?). Keep "
+                "it away while a run is on the table, and run the same command again: it labels what is missing."
+            )
         if self._small_files >= _COMPACT_EVERY_FILES:
             self.compact()
+
+    def check_kept(self) -> None:
+        """TableError: a file that this run committed is gone; who deleted it had looked before it was committed."""
+        self._writer.check_kept()
 
     def keep(self) -> None:
         """On the way out of a stopped run: commit what is finished. What stopped the run is what its user must hear of,

@@ -80,7 +80,7 @@ class _Run:
     ) -> None:
         self.spec, self.bundles, self.aside, self.inventory = spec, bundles, aside, inventory
         self.today = datetime.now(UTC).date()
-        self.writer = TableWriter(spec.output)
+        self.writer = TableWriter(spec.output, [bundle.reference for bundle in bundles])
         self.commits = Commits(self.writer, lease, self.today)
         self.settings = Settings.of(spec)
         receipt = Receipt(
@@ -118,6 +118,7 @@ class _Run:
             logger.info("labelling by %s, %s", workers, self.account.receipt.engine)
             try:
                 Labelling(self.spec, self.account, self.commits, self.budget).label(stage, workers)
+                self.commits.check_kept()
             except BaseException:
                 self._close_stopped()
                 raise

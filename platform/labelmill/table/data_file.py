@@ -7,19 +7,24 @@ committed is invisible.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from labelmill.errors import NotFoundError
 from labelmill.parquet import parquet_bytes, read_parquet
 from labelmill.storage import Store
 from labelmill.table.row import DATA_SCHEMA
 
-__all__ = ["STATISTICS", "DataFile", "existing_data_file", "put_data_file"]
+__all__ = ["STATISTICS", "DataFile", "existing_data_file", "lost_files", "put_data_file"]
 
 STATISTICS = ("uri", "status", "model", "bundle_digest", "settings_digest", "run_id")
 """The columns whose least and greatest value are known of each file, so that a reader need not open it."""
+
+_LOOKS_AT_ONCE = 16
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,19 @@ def existing_data_file(store: Store, path: str, labelled_on: str) -> tuple[DataF
     data = store.read(path)
     rows = read_parquet(data).cast(DATA_SCHEMA)
     return _describe(path, rows, len(data), labelled_on), rows
+
+
+def lost_files(store: Store, sizes_bytes: Mapping[str, int]) -> list[str]:
+    """Those of these paths where no file lies any more, or one of another size."""
+
+    def is_lost(path: str) -> bool:
+        try:
+            return store.info(path).size_bytes != sizes_bytes[path]
+        except NotFoundError:
+            return True
+
+    with ThreadPoolExecutor(_LOOKS_AT_ONCE, "lost") as looks:
+        return [path for path, lost in zip(sizes_bytes, looks.map(is_lost, sizes_bytes), strict=True) if lost]
 
 
 def _describe(path: str, rows: pa.Table, size_bytes: int, labelled_on: str) -> DataFile:

@@ -1,6 +1,6 @@
-"""Upkeep of a label table: merge its small files, and remove the files that it needs no more.
+"""Upkeep of a label table: merge its small files, remove those that it needs no more, forget those that are gone.
 
-Both hold the table's lease, so no run is at work meanwhile and none is started.
+All hold the table's lease, so no run is at work meanwhile and none is started.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ from datetime import UTC, datetime, timedelta
 
 from labelmill.storage import Store, open_store
 from labelmill.storage.lease import hold_lease
+from labelmill.table.snapshot import LiveFile, Snapshot
 from labelmill.table.table import LabelTable
 from labelmill.table.writer import TableWriter
 
-__all__ = ["Compaction", "Unneeded", "compact", "find_unneeded", "vacuum"]
+__all__ = ["Compaction", "Unneeded", "compact", "find_lost", "find_unneeded", "repair", "vacuum"]
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,8 @@ def find_unneeded(uri: str, *, older_than_h: float) -> list[Unneeded]:
     for batch in store.list() if unreferenced else ():
         for row in batch.to_pylist():
             key = row["uri"][len(store.address("")) :]
-            if key in unreferenced and row["modified_at"] <= before:
+            # Of a deletion vector, a `.bin`, deltalake does not know that the table needs it.
+            if key in unreferenced and key.endswith(".parquet") and row["modified_at"] <= before:
                 found.append(Unneeded(key, row["size_bytes"]))
     return sorted(found, key=lambda file: file.key)
 
@@ -74,6 +76,23 @@ def vacuum(uri: str, *, older_than_h: float) -> list[Unneeded]:
             lease.check()
             store.delete(file.key)
     return unneeded
+
+
+def find_lost(uri: str) -> list[LiveFile]:
+    """The files that the table consists of and that are gone from its folder, or are not as they were committed."""
+    table = Snapshot(uri)
+    return sorted(table.lost(table.files), key=lambda file: file.path)
+
+
+def repair(uri: str) -> list[LiveFile]:
+    """Take what is gone out of the table, which can then be read without the rows that lay there: the next run labels
+    their pictures. BusyError: a run is on the table. TableError: what is lost is there, but damaged."""
+    lost = find_lost(uri)
+    with hold_lease(_aside(LabelTable(uri)), "labels repair"):
+        TableWriter(uri).forget_gone()
+    after = Snapshot(uri)
+    after.check_there(after.files)
+    return lost
 
 
 def _aside(table: LabelTable) -> Store:

@@ -10,19 +10,20 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime
 from typing import Any
 
 from deltalake import CommitProperties, DeltaTable, Schema, Transaction
 from deltalake.exceptions import DeltaError
-from deltalake.transaction import AddAction, RemoveAction
+from deltalake.transaction import AddAction
 
 from labelmill.errors import FencedError, TableError
 from labelmill.storage import delta_options, open_store
-from labelmill.table.data_file import STATISTICS, DataFile
+from labelmill.table.data_file import STATISTICS, DataFile, lost_files
 from labelmill.table.row import PARTITION, SCHEMA
-from labelmill.table.table import LabelTable, one_line
+from labelmill.table.snapshot import Snapshot, one_line
+from labelmill.table.table import LABELLED_BY
 
 __all__ = ["TableWriter"]
 
@@ -35,15 +36,20 @@ _TARGET_FILE_BYTES = 256 * 2**20
 
 
 class TableWriter:
-    """The one writer of a label table, fenced. `number` counts the writers and their commits, across all runs."""
+    """The one writer of a label table, fenced. `number` counts the writers and their commits, across all runs.
 
-    def __init__(self, uri: str) -> None:
-        self.uri = open_store(uri).uri
+    `models` are what a run resolved its models to (name@version): from its first commit on, which is made here and
+    also by a run with nothing to do, the current view shows their rows. Of two versions of one model it is the first.
+    """
+
+    def __init__(self, uri: str, models: Sequence[str] = ()) -> None:
+        self._store = open_store(uri)
+        self.uri = self._store.uri
         try:
             self._delta = self._open_or_create()
             self.number = self._delta.transaction_version(_APPLICATION) or 0
             self.run_id = f"{self.number + 1:09d}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
-            self._commit([])  # from here on, whoever opened the table before us can no longer commit
+            self._begin(models)  # from here on, whoever opened the table before us can no longer commit
         except (DeltaError, OSError) as exc:
             raise TableError(f"the label table at {self.uri} cannot be written: {one_line(exc)}") from exc
 
@@ -59,26 +65,52 @@ class TableWriter:
                 name="labels",
                 configuration={"delta.dataSkippingStatsColumns": ",".join(STATISTICS)},
             )
-        LabelTable(self.uri)  # says so when it is some other Delta table
-        return DeltaTable(self.uri, storage_options=options)
+        return Snapshot(self.uri).delta  # says so when it is some other Delta table
+
+    def _begin(self, models: Sequence[str]) -> None:
+        used = {
+            LABELLED_BY + name: version for name, _, version in (model.partition("@") for model in reversed(models))
+        }
+        known = self._delta.metadata().configuration
+        if all(known.get(name) == version for name, version in used.items()):
+            self._commit(self._write([]))
+        else:
+            self._commit(
+                lambda properties: self._delta.alter.set_table_properties(
+                    used, raise_if_not_exists=False, commit_properties=properties
+                )
+            )
+
+    def still_there(self, files: Sequence[DataFile]) -> list[DataFile]:
+        """Those that lie in the folder as they were put: a reader fails at one that is committed and is not there."""
+        lost = set(lost_files(self._store, {file.path: file.size_bytes for file in files}))
+        return [file for file in files if file.path not in lost]
+
+    def check_kept(self) -> None:
+        """TableError: a file of this run that the table consists of is gone."""
+        now = Snapshot(self.uri)
+        now.check_there([file for file in now.files if self.run_id in file.path])
 
     def commit(self, files: Sequence[DataFile]) -> None:
         """Make `files` part of the table, all or none. FencedError: another run took the table over."""
         try:
-            self._commit([_added(file) for file in files])
+            self._commit(self._write([_added(file) for file in files]))
         except (DeltaError, OSError) as exc:
             raise TableError(
                 f"{len(files)} finished files could not be committed to {self.uri}: {one_line(exc)}. "
                 "What was committed before stays. Mend the cause and run the same command again."
             ) from exc
 
-    def _commit(self, actions: list[AddAction | RemoveAction]) -> None:
+    def _write(self, actions: Sequence[AddAction]) -> Callable[[CommitProperties], None]:
+        return lambda properties: self._delta.create_write_transaction(
+            list(actions), "append", schema=_DELTA_SCHEMA, partition_by=[PARTITION], commit_properties=properties
+        )
+
+    def _commit(self, change: Callable[[CommitProperties], None]) -> None:
         if (self._delta.transaction_version(_APPLICATION) or 0) != self.number:
             raise self._fenced()
         try:
-            self._delta.create_write_transaction(
-                actions, "append", schema=_DELTA_SCHEMA, partition_by=[PARTITION], commit_properties=self._properties()
-            )
+            change(self._properties())
         except (DeltaError, OSError) as exc:
             if not self._landed(exc):
                 raise
@@ -113,6 +145,20 @@ class TableWriter:
             f"another run took over the label table at {self.uri}. What this run ({self.run_id}) committed stays; "
             "nothing more of it will be. Run the same command again when the other has ended."
         )
+
+    def forget_gone(self) -> None:
+        """Take the files that are gone from the folder out of the table; their rows are then no longer in it.
+
+        By Delta's own repair: whoever removes a file in which rows are deleted must name their deletion vector.
+        """
+        try:
+            if self._delta.repair(dry_run=True)["files_removed"]:
+                self._commit(self._repair)
+        except (DeltaError, OSError) as exc:
+            raise TableError(f"the label table at {self.uri} could not be repaired: {one_line(exc)}.") from exc
+
+    def _repair(self, properties: CommitProperties) -> None:
+        self._delta.repair(commit_properties=properties)
 
     def compact(self, day: date, *, from_files: int = _COMPACT_FROM_FILES) -> int:
         """Merge the small files of one day's partition, if it has `from_files`; returns how many fewer there are.

@@ -4,7 +4,7 @@ import datetime as dt
 import random
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,6 +12,7 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 import pytest
+from deltalake import DeltaTable
 
 from labelmill.errors import StorageError
 from labelmill.label.inventory.item import ITEM_SCHEMA
@@ -25,6 +26,7 @@ from labelmill.table.data_file import put_data_file
 from labelmill.table.row import DATA_SCHEMA, FINAL
 from labelmill.table.table import LabelTable
 from labelmill.table.writer import TableWriter
+from other_tools import delete_by_vector
 
 NOW = dt.datetime(2026, 3, 1, tzinfo=dt.UTC)
 DAY = "2026-03-01"
@@ -119,6 +121,111 @@ def test_a_table_of_one_file_whose_rows_are_alike_is_subtracted(
         assert todo.num_gone == 0
     todo = night.plan(item("0"), models=models, below=PREFIX)
     assert todo.num_gone == (0 if status == "deleted" else 3 + len(odd))
+
+
+EVERY = [f"{number}" for number in range(6)]
+
+
+def empty(night: Night) -> None:
+    TableWriter(night.uri)
+
+
+def one_file(night: Night) -> None:
+    night.put(*map(item, EVERY))
+
+
+def many_files(night: Night) -> None:
+    for name in EVERY:
+        night.put(item(name))
+
+
+def compacted(night: Night) -> None:
+    many_files(night)
+    assert TableWriter(night.uri).compact(dt.date.fromisoformat(DAY), from_files=2) == len(EVERY) - 1
+
+
+def two_models_in_one_file(night: Night) -> None:
+    night.put(*map(item, EVERY), model="b@7")
+    night.put(*map(item, EVERY[:3]))
+    assert TableWriter(night.uri).compact(dt.date.fromisoformat(DAY), from_files=2) == 1
+
+
+def some_deleted(night: Night) -> None:
+    one_file(night)
+    night.put(item("0"), item("1"), status="deleted")
+    night.put(item("1"))  # it came back
+
+
+def of_old_settings(night: Night) -> None:
+    night.put(*map(item, EVERY), settings="t")
+    night.put(item("0"))
+
+
+def some_to_try_again(night: Night) -> None:
+    night.put(*map(item, EVERY), status="fetch_failed")
+    night.put(item("0"), status="unreadable")
+
+
+def with_a_cleaned_log(night: Night) -> None:
+    many_files(night)
+    table = DeltaTable(night.uri)
+    table.create_checkpoint()
+    for number in range(table.version()):
+        Path(night.uri, "_delta_log", f"{number:020d}.json").unlink()
+
+
+def some_deleted_by_another_tool(night: Night) -> None:
+    one_file(night)
+    DeltaTable(night.uri).delete(f"uri = '{PREFIX}0'")
+    [data_file] = LabelTable(night.uri)._snapshot.files
+    delete_by_vector(night.uri, data_file.path.rpartition("/")[2], [1])
+
+
+def after_another_new_version(night: Night) -> None:
+    compacted(night)
+    night.put(*map(item, EVERY[:4]), model="a@3")
+
+
+STATES: dict[Callable[[Night], None], list[str]] = {
+    empty: EVERY,
+    one_file: [],
+    many_files: [],
+    compacted: [],
+    two_models_in_one_file: EVERY[3:],
+    some_deleted: ["0"],
+    of_old_settings: EVERY[1:],
+    some_to_try_again: EVERY[1:],
+    with_a_cleaned_log: [],
+    some_deleted_by_another_tool: ["0", "2"],
+    after_another_new_version: [],
+}
+"""How a table came about, and what of it the first version lacks."""
+
+
+@pytest.mark.parametrize("below", [None, PREFIX])
+@pytest.mark.parametrize("state", STATES)
+def test_a_new_version_labels_all_once_in_every_state_of_a_table_and_a_rollback_nothing(
+    night: Night, state: Callable[[Night], None], below: str | None
+) -> None:
+    state(night)
+
+    def lacking(*models: str) -> dict[str, int]:
+        todo = night.plan(*map(item, EVERY), models=models, below=below)
+        assert todo.num_gone == 0
+        return {row["uri"].removeprefix(PREFIX): row["lacking"] for row in rows(todo)}
+
+    assert lacking("a@1") == dict.fromkeys(STATES[state], 1)
+    assert lacking("a@2") == dict.fromkeys(EVERY, 1)
+    both = lacking("a@1", "a@2")
+    assert both == {name: 0b11 if name in STATES[state] else 0b10 for name in EVERY}
+    night.put(*map(item, EVERY[:2]), model="a@2")  # and then it was killed
+    assert lacking("a@2") == dict.fromkeys(EVERY[2:], 1)
+    night.put(*map(item, EVERY[2:]), model="a@2")
+    assert lacking("a@2") == {}
+    assert lacking("a@1") == dict.fromkeys(STATES[state], 1)  # rolled back
+    TableWriter(night.uri).compact(dt.date.fromisoformat(DAY), from_files=2)
+    assert lacking("a@2") == {}
+    assert lacking("a@1") == dict.fromkeys(STATES[state], 1)
 
 
 def spec_of(**fields: object) -> LabelSpec:

@@ -143,27 +143,27 @@ class TableKeys:
         bits = np.array(list(self._wanted.bundles.values()), np.uint8 if len(self._wanted.models) <= 8 else np.int64)
         return Index({number: _Sorted(np.fromfile(self._file(number), _KEY), bits) for number in files})
 
-    def gone(self, table: LabelTable, uri_hashes: NDArray[np.uint64]) -> pa.RecordBatchReader:
+    def gone(self, table: LabelTable, uri_hashes: NDArray[np.uint64]) -> Iterator[pa.RecordBatch]:
         """The newest row of each picture and name of a model with one of these hashes, unless it says `deleted`.
 
         Columns of the row, and `model` as the number of the first model of that name. The table is read once more,
         which only a night with deleted pictures pays for.
         """
         columns = (*_COLUMNS, "size_bytes", "modified_at")
-        table.attach(self._connection, "labels", columns, models=self._wanted.names)
         self._connection.register("gone", pa.table({"uri_hash": uri_hashes}))
         here = uri_hash(self.salt)
         names = [model.partition("@")[0] for model in self._wanted.models]
         number = _case("split_part(model, '@', 1)", {name: names.index(name) for name in self._wanted.names})
         rows = f"SELECT *, {number} AS number FROM labels WHERE {here} IN (SELECT uri_hash FROM gone)"
         newest = "QUALIFY row_number() OVER (PARTITION BY uri, number ORDER BY run_id DESC) = 1"
-        return self._connection.sql(
+        sql = (
             f"SELECT uri, size_bytes, etag, modified_at, number::INTEGER AS model "
             f"FROM (SELECT * FROM ({rows}) WHERE number IS NOT NULL AND {self._is_below()} {newest}) "
             "WHERE status <> 'deleted' ORDER BY model, uri"
-        ).to_arrow_reader(_BATCH_ROWS)
+        )
+        return table.select(self._connection, sql, columns, self._wanted.names, batch_rows=_BATCH_ROWS)
 
-    def _scan(self, table: LabelTable) -> pa.RecordBatchReader:
+    def _scan(self, table: LabelTable) -> Iterator[pa.RecordBatch]:
         wanted = self._wanted
         final = [status for status in FINAL if status not in (*wanted.retry, "deleted")]
         bundle = _case("bundle_digest", {digest: place for place, digest in enumerate(wanted.bundles)})
@@ -176,12 +176,12 @@ class TableKeys:
         )
         tells = self._is_below() if wanted.below else "false"
         rows = f"SELECT *, {self._name()} AS name, {bundle} AS bundle FROM labels"
-        table.attach(self._connection, "labels", _COLUMNS, models=wanted.names)
-        return self._connection.sql(
+        sql = (
             f"SELECT {both_hashes(self.salt)}, coalesce(try_cast(split_part(run_id, '-', 1) AS UINTEGER), 0) AS run, "
             f"name::UTINYINT AS name, coalesce(bundle, 0)::UTINYINT AS bundle, ({state})::UTINYINT AS state "
             f"FROM ({rows}) WHERE name IS NOT NULL AND (state <> {_KNOWN} OR {tells})"
-        ).to_arrow_reader(_BATCH_ROWS)
+        )
+        return table.select(self._connection, sql, _COLUMNS, wanted.names, batch_rows=_BATCH_ROWS)
 
     def _name(self) -> str:
         return _case("split_part(model, '@', 1)", {name: place for place, name in enumerate(self._wanted.names)})

@@ -7,7 +7,7 @@ where every node can read its share.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Self
@@ -164,7 +164,7 @@ class _Lack:
             yield from _tables(self._keys.gone(self._table, np.concatenate(self._not_listed)), GONE_SCHEMA)
 
 
-def _tables(batches: pa.RecordBatchReader, schema: pa.Schema) -> Iterator[pa.Table]:
+def _tables(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.Table]:
     return (pa.Table.from_batches([batch]).cast(schema) for batch in batches)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import duckdb
 import psutil
 
-from labelmill.errors import StorageError
+from labelmill.errors import StorageError, TableError
 
 __all__ = ["check_disk", "full_disk_named", "memory_bytes"]
 
@@ -38,7 +38,7 @@ def full_disk_named(folder: Path) -> Iterator[None]:
     """StorageError for the block's error, if what it says is that the disk with `folder` is full."""
     try:
         yield
-    except (OSError, duckdb.Error) as exc:
+    except (OSError, duckdb.Error, TableError) as exc:
         if not (isinstance(exc, OSError) and exc.errno in (errno.ENOSPC, errno.EDQUOT)) and not any(
             words in str(exc) for words in ("No space left", "quota exceeded", "max_temp_directory_size")
         ):
