@@ -78,8 +78,8 @@ def cluster_address() -> str | None:
 
 
 def check_answers(address: str, timeout_s: float) -> None:
-    """NoRayError, if nobody there speaks Ray's protocol: Ray itself would try for minutes. ClusterError for an address
-    over which no job runs."""
+    """NoRayError: nobody there speaks Ray's protocol, or no node of that cluster is on this machine; Ray itself would
+    try for minutes. ClusterError: an address over which no job runs."""
     if address.startswith("ray://"):
         raise ClusterError(
             f"RAY_ADDRESS is {address!r}, a Ray Client address, over which jobs do not run. "
@@ -90,6 +90,7 @@ def check_answers(address: str, timeout_s: float) -> None:
     _import_ray()
     from ray._private import grpc_utils, services
 
+    until = time.monotonic() + timeout_s
     try:
         place = services.canonicalize_bootstrap_address(address)
     except Exception as exc:
@@ -101,6 +102,28 @@ def check_answers(address: str, timeout_s: float) -> None:
             grpc.channel_ready_future(channel).result(timeout=timeout_s)
         except grpc.FutureTimeoutError:
             raise _no_answer(address, f"nothing that speaks to Ray did within {timeout_s:g} s") from None
+    _check_node_is_here(address, place, until - time.monotonic())
+
+
+def _check_node_is_here(address: str, place: str, timeout_s: float) -> None:
+    """A driver is served by the node on its own machine. Without one Ray would look for it for a minute, and end this
+    process where that node is another container's, whose processes can be seen and whose sockets cannot."""
+    from ray._private import services
+    from ray._raylet import GcsClient  # type: ignore[attr-defined]
+
+    try:
+        node = services.get_node_to_connect_for_driver(GcsClient(address=place), timeout_seconds=max(1.0, timeout_s))
+    except RuntimeError as exc:
+        if not str(exc).startswith("No node info"):
+            return  # whatever it is, Ray says it when it connects
+    else:
+        if Path(node.raylet_socket_name).exists() and Path(node.object_store_socket_name).exists():
+            return
+    raise NoRayError(
+        f"RAY_ADDRESS={address!r} is a cluster that this machine is no node of, and a job is started on a node. Start "
+        f"it on one, or make this machine one (`ray start --address={place} --num-cpus=0`), or unset RAY_ADDRESS to "
+        "run on this machine alone."
+    )
 
 
 @contextmanager
