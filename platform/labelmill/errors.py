@@ -149,7 +149,12 @@ class NoRayError(ClusterError):
     exit_code = 6
 
 
-class NodeError(ClusterError): ...
+class NodeError(ClusterError):
+    """`certain`: it is the node or its keys, and cannot be the pictures that it was given."""
+
+    def __init__(self, message: str, *, certain: bool = True) -> None:
+        super().__init__(message)
+        self.certain = certain
 
 
 def first_line(exc: BaseException) -> str:

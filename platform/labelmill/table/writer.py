@@ -39,6 +39,7 @@ class TableWriter:
 
     def __init__(self, uri: str) -> None:
         self.uri = open_store(uri).uri
+        self._options = delta_options(self.uri)
         try:
             self._delta = self._open_or_create()
             self.number = self._delta.transaction_version(_APPLICATION) or 0
@@ -48,29 +49,50 @@ class TableWriter:
             raise TableError(f"the label table at {self.uri} cannot be written: {one_line(exc)}") from exc
 
     def _open_or_create(self) -> DeltaTable:
-        options = delta_options(self.uri)
-        if not DeltaTable.is_deltatable(self.uri, storage_options=options):
+        if not DeltaTable.is_deltatable(self.uri, storage_options=self._options):
             DeltaTable.create(
                 self.uri,
                 schema=_DELTA_SCHEMA,
                 mode="ignore",
                 partition_by=[PARTITION],
-                storage_options=options,
+                storage_options=self._options,
                 name="labels",
                 configuration={"delta.dataSkippingStatsColumns": ",".join(STATISTICS)},
             )
         LabelTable(self.uri)  # says so when it is some other Delta table
-        return DeltaTable(self.uri, storage_options=options)
+        return DeltaTable(self.uri, storage_options=self._options)
+
+    def _took_new_keys(self) -> bool:
+        """deltalake keeps the keys with which a table was opened. Those of our own door are exchanged when refused."""
+        if self._options is None:
+            return False
+        any(open_store(self.uri).keys("_delta_log"))
+        options = delta_options(self.uri)
+        if options == self._options:
+            return False
+        self._options, self._delta = options, DeltaTable(self.uri, storage_options=options)
+        return True
 
     def commit(self, files: Sequence[DataFile]) -> None:
         """Make `files` part of the table, all or none. FencedError: another run took the table over."""
         try:
-            self._commit([_added(file) for file in files])
+            self._commit_with_new_keys([_added(file) for file in files])
         except (DeltaError, OSError) as exc:
             raise TableError(
                 f"{len(files)} finished files could not be committed to {self.uri}: {one_line(exc)}. "
                 "What was committed before stays. Mend the cause and run the same command again."
             ) from exc
+
+    def _commit_with_new_keys(self, actions: list[AddAction | RemoveAction]) -> None:
+        try:
+            self._commit(actions)
+        except (DeltaError, OSError) as exc:
+            if not self._took_new_keys():
+                raise
+            if self._landed(exc):
+                self._advance()
+            else:
+                self._commit(actions)
 
     def _commit(self, actions: list[AddAction | RemoveAction]) -> None:
         if (self._delta.transaction_version(_APPLICATION) or 0) != self.number:
@@ -119,6 +141,7 @@ class TableWriter:
 
         A merge carries no number of ours, since Delta's optimize takes none; it needs none, as it changes no row.
         """
+        self._took_new_keys()
         self._delta.update_incremental()
         if self._delta.transaction_version(_APPLICATION) != self.number:
             raise self._fenced()
