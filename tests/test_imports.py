@@ -26,7 +26,7 @@ LAYERS = [
     ("model", "metrics", "page"),
     ("images",),
     ("spec", "storage", "parquet"),
-    ("ahead", "ending", "errors"),
+    ("ahead", "cores", "ending", "errors"),
     ("",),  # labelmill itself: its version
 ]
 MAY_IMPORT_RAY = {"cluster", "train", "label", "serve"}

@@ -24,6 +24,7 @@ from types import ModuleType
 
 import psutil
 
+from labelmill.cores import cores_here
 from labelmill.ending import end_main_thread
 from labelmill.errors import ClusterError, NoRayError
 
@@ -133,10 +134,10 @@ def connect(
     """Connect this process to Ray and yield what there is to run on; disconnect, or end the local Ray, on the way out.
 
     With RAY_ADDRESS set, attaches to that cluster with the caller's own RAY_AUTH_* settings. Without it, starts a local
-    Ray with `num_cpus` (default: the cores of this machine), whose every port is on loopback, and wants a token that
-    lies in a file only this user can read. `show_workers_output` prints on this terminal what its workers print.
-    `modules` are imported here, once Ray's settings are made; and by the workers of a local Ray as they start, which
-    happens while this process still waits.
+    Ray with `num_cpus` (default: the cores that this process may use), whose every port is on loopback, and wants a
+    token that lies in a file only this user can read. `show_workers_output` prints on this terminal what its workers
+    print. `modules` are imported here, once Ray's settings are made; and by the workers of a local Ray as they start,
+    which happens while this process still waits.
 
     ClusterError: Ray did not start, or did not answer.
     """
@@ -230,15 +231,7 @@ def resources_at_hand() -> Resources:
     if cluster_address():
         with connect() as resources:
             return resources
-    return Resources(cpus=_cores(), gpus=count_gpus(), local=True)
-
-
-def _cores() -> int:
-    """As Ray counts them: those of the machine, or what the container may use of them."""
-    quota = Path("/sys/fs/cgroup/cpu.max")
-    given, _, period = quota.read_text().strip().partition(" ") if quota.exists() else ("max", "", "")
-    cores = os.cpu_count() or 1
-    return cores if given == "max" else max(1, min(cores, int(given) // int(period)))
+    return Resources(cpus=cores_here(), gpus=count_gpus(), local=True)
 
 
 @contextmanager
@@ -309,7 +302,7 @@ def _start(
         ):
             ray.init(
                 address="local",
-                num_cpus=num_cpus,
+                num_cpus=num_cpus or cores_here(),  # Ray counts all of a machine's
                 include_dashboard=False,
                 log_to_driver=show_workers_output,
                 logging_level=logging.ERROR,

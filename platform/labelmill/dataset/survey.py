@@ -6,7 +6,6 @@ looks at the new ones alone, and so does one that was cut short.
 
 import hashlib
 import logging
-import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from labelmill.cores import cores_here
 from labelmill.errors import ImageError, StorageError, UnavailableError
 from labelmill.images.likeness import COLOURS_PX, colours, perceptual_hashes, thumbnail
 from labelmill.model.bundle import cache_folder
@@ -98,7 +98,7 @@ def _looks(items: Sequence[Item], wanted: list[int], max_pixels: int) -> Iterato
         return [*reasons.items(), *zip(seen, _sights(list(seen.values())), strict=True)]
 
     chunks = [wanted[start : start + _NUM_AT_ONCE] for start in range(0, len(wanted), _NUM_AT_ONCE)]
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0)), thread_name_prefix="survey") as pool:
+    with ThreadPoolExecutor(cores_here(), thread_name_prefix="survey") as pool:
         for looked in pool.map(look, chunks):
             yield from looked
 

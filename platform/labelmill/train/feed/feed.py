@@ -10,7 +10,6 @@ numpy let go of the interpreter while they work. A photograph of 110 KB holds it
 feed one worker 3,000 of them a second at most, however many cores it has.
 """
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -20,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labelmill.ahead import ahead
+from labelmill.cores import cores_here
 from labelmill.dataset import Examples
 from labelmill.errors import DataError, ImageError, LabelmillError, StorageError, UnavailableError
 from labelmill.images.augment import training_pixels
@@ -113,7 +113,7 @@ class Feed:
             rows=share.rows(len(pictures)),
             num_steps=-(-len(pictures) // share.batch_size),
             num_pictures=num_pictures,
-            num_threads=len(os.sched_getaffinity(0)),
+            num_threads=cores_here(),
             cache_size_bytes=_ALONE_CACHE_BYTES,
         )
 

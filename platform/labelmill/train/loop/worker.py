@@ -1,7 +1,6 @@
 """What Ray Train runs in each worker: take a share of the pictures, and train with the others."""
 
 import logging
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +10,7 @@ import ray.train
 import ray.train.torch
 import torch
 
+from labelmill.cores import cores_here
 from labelmill.dataset import Examples
 from labelmill.train.feed.balance import oversampled
 from labelmill.train.feed.feed import Feed, Share
@@ -97,4 +97,4 @@ def _num_cores() -> int:
     """Cores of this node: what Ray was told it has, but no more than this process may use."""
     here = ray.get_runtime_context().get_node_id()
     told = next((node["Resources"].get("CPU", 1) for node in ray.nodes() if node["NodeID"] == here), 1)
-    return max(1, min(int(told), len(os.sched_getaffinity(0))))
+    return max(1, min(int(told), cores_here()))
