@@ -1,7 +1,8 @@
 """What Ray Train runs in each worker: take a share of the pictures, and train with the others."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import psutil
@@ -12,6 +13,7 @@ import torch
 
 from labelmill.cores import cores_here
 from labelmill.dataset import Examples
+from labelmill.errors import CredentialsError, NodeError, UnavailableError
 from labelmill.train.feed.balance import oversampled
 from labelmill.train.feed.feed import Feed, Share
 from labelmill.train.feed.resolution import check_sides
@@ -59,8 +61,32 @@ def take_part(
 ) -> None:
     """Train with the team on this worker's share of the training and validation examples.
 
-    `num_neighbours` workers share this node, this one counted. `keep` and `is_due` as in `loop.train`.
+    `num_neighbours` workers share this node, this one counted. `keep` and `is_due` as in `loop.train`. NodeError: this
+    node does not reach what the others do.
     """
+    with _named_node():
+        _take_part(job, team, examples, num_neighbours, keep, is_due)
+
+
+@contextmanager
+def _named_node() -> Iterator[None]:
+    try:
+        yield
+    except (CredentialsError, NodeError, UnavailableError) as exc:
+        raise NodeError(
+            f"node {ray.util.get_node_ip_address()}: {exc}. Every node needs credentials that the stores take, and the "
+            "folders that the spec names; then run the same spec again."
+        ) from exc
+
+
+def _take_part(
+    job: Job,
+    team: Team,
+    examples: tuple[Examples, Examples],
+    num_neighbours: int,
+    keep: Callable[[State], None],
+    is_due: Callable[[], bool],
+) -> None:
     num_cores = _num_cores() // num_neighbours
     torch.set_num_threads(max(1, num_cores))
     if team.device.type == "cpu":
