@@ -99,12 +99,6 @@ class Nodes:
                     os.kill(pid, signal.SIGKILL)
             time.sleep(0.1)
 
-    def kill_head(self):
-        """The process that a Ray cluster cannot do without; what else runs on its node stays."""
-        for pid in self._pids(0):
-            if b"gcs_server" in Path(f"/proc/{pid}/cmdline").read_bytes().partition(b"\0")[0]:
-                os.kill(pid, signal.SIGKILL)
-
     def _connect(self, number):
         space, link = self._space(number), self._link(number)
         _ip("netns", "add", space)
