@@ -64,9 +64,10 @@ class Nodes:
         """Words before a command that runs on a node."""
         return ["ip", "netns", "exec", self._space(number)]
 
-    def start(self, number, *, num_cpus=1, **environ):
-        """A node; its processes have `environ` beside this one's own."""
+    def start(self, number, *, num_cpus=1, hide=None, **environ):
+        """A node; its processes have `environ` beside this one's own, and an empty folder in the place of `hide`."""
         self._connect(number)
+        hidden = ["sh", "-c", f'mount -t tmpfs none {hide} && exec "$@"', "sh"] if hide else []
         place = (
             ["--head", "--port=6379", "--include-dashboard=false", f"--temp-dir={self._folder}"]
             if number == 0
@@ -76,7 +77,7 @@ class Nodes:
         common += ["--object-store-memory=150000000"]
         mine = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
         done = subprocess.run(
-            [*self.on(number), _RAY, "start", *place, *common],
+            [*self.on(number), *hidden, _RAY, "start", *place, *common],
             env=mine | _SETTINGS | HEALTH_CHECKS | {name: str(value) for name, value in environ.items()},
             capture_output=True,
             text=True,

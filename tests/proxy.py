@@ -2,6 +2,7 @@
 
 import http.client
 import random
+import re
 import socket
 import struct
 import threading
@@ -26,7 +27,8 @@ Decide = Callable[[str, str, int], str | None]
 
 
 class FaultyProxy:
-    """Forwards to `target` what `decide(method, key, number)` lets pass, and counts what it did in `seen`.
+    """Forwards to `target` what `decide(method, key, number)` lets pass, and counts what it did in `seen`. Who signs
+    with a key id of `refused` hears its status and code.
 
     `number` counts the requests of one method and key, from 0. `decide` may do something to the store first; it gives
     None, or one of FAULTS: a refusal (slow_down 503, error 500, forbidden 403, full 507); half of the body and then a
@@ -37,6 +39,7 @@ class FaultyProxy:
         self.decide, self.stall_s, self.target = decide, stall_s, urlsplit(target)
         self.seen: Counter[tuple[str, str | None]] = Counter()  # (method, fault)
         self.requests: Counter[tuple[str, str]] = Counter()  # (method, key)
+        self.refused: dict[str, tuple[int, str]] = {}
         self.lock = threading.Lock()
         self.stopping = threading.Event()
         self.endpoint = ""
@@ -58,8 +61,9 @@ class FaultyProxy:
         fault = self.decide(handler.command, key, number)
         with self.lock:
             self.seen[handler.command, fault] += 1
-        if fault in _REFUSALS:
-            status, code = _REFUSALS[fault]
+        signed = re.search(r"Credential=(\w+)/", handler.headers.get("Authorization", ""))
+        if refusal := self.refused.get(signed[1] if signed else "", _REFUSALS.get(fault or "")):
+            status, code = refusal
             text = b"" if handler.command == "HEAD" else f"<Error><Code>{code}</Code></Error>".encode()
             _answer(handler, status, [("Content-Type", "application/xml")], text, len(text))
             return

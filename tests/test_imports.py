@@ -27,7 +27,7 @@ LAYERS = [
     ("images",),
     ("spec", "storage", "parquet", "machine"),
     ("address",),
-    ("ahead", "ending", "errors"),
+    ("ahead", "cores", "ending", "errors"),
     ("",),  # labelmill itself: its version
 ]
 MAY_IMPORT_RAY = {"cluster", "train", "label", "serve"}

@@ -2,8 +2,8 @@
 
 With an argument the second node says that it has so many GPUs.
 
-Prints one line of JSON: the `address` for RAY_ADDRESS, the process id of the second node's `raylet`, and the address of
-the first one's `metrics`.
+Prints one line of JSON: the `address` for RAY_ADDRESS, the process id of the second node's `raylet`, the address of
+the first one's `metrics`, and the `folder` with their sockets.
 """
 
 import json
@@ -53,6 +53,7 @@ def main() -> None:
         second = cluster.add_node(**node, num_gpus=int(sys.argv[1]) if sys.argv[1:] else 0)
         raylet = second.all_processes["raylet"][0].process.pid
         found = {"address": cluster.address, "raylet": raylet, "metrics": f"http://127.0.0.1:{port}/metrics"}
+        found |= {"folder": folder}
         print(json.dumps(found), flush=True)
         sys.stdin.read()
         cluster.shutdown()

@@ -23,6 +23,7 @@ from types import ModuleType
 
 import psutil
 
+from labelmill.cores import cores_here
 from labelmill.ending import end_main_thread
 from labelmill.errors import ClusterError, NoRayError
 from labelmill.machine import ray_folder
@@ -78,8 +79,8 @@ def cluster_address() -> str | None:
 
 
 def check_answers(address: str, timeout_s: float) -> None:
-    """NoRayError, if nobody there speaks Ray's protocol: Ray itself would try for minutes. ClusterError for an address
-    over which no job runs."""
+    """NoRayError: nobody there speaks Ray's protocol, or no node of that cluster is on this machine; Ray itself would
+    try for minutes. ClusterError: an address over which no job runs."""
     if address.startswith("ray://"):
         raise ClusterError(
             f"RAY_ADDRESS is {address!r}, a Ray Client address, over which jobs do not run. "
@@ -90,6 +91,7 @@ def check_answers(address: str, timeout_s: float) -> None:
     _import_ray()
     from ray._private import grpc_utils, services
 
+    until = time.monotonic() + timeout_s
     try:
         place = services.canonicalize_bootstrap_address(address)
     except Exception as exc:
@@ -101,6 +103,28 @@ def check_answers(address: str, timeout_s: float) -> None:
             grpc.channel_ready_future(channel).result(timeout=timeout_s)
         except grpc.FutureTimeoutError:
             raise _no_answer(address, f"nothing that speaks to Ray did within {timeout_s:g} s") from None
+    _check_node_is_here(address, place, until - time.monotonic())
+
+
+def _check_node_is_here(address: str, place: str, timeout_s: float) -> None:
+    """A driver is served by the node on its own machine. Without one Ray would look for it for a minute, and end this
+    process where that node is another container's, whose processes can be seen and whose sockets cannot."""
+    from ray._private import services
+    from ray._raylet import GcsClient  # type: ignore[attr-defined]
+
+    try:
+        node = services.get_node_to_connect_for_driver(GcsClient(address=place), timeout_seconds=max(1.0, timeout_s))
+    except RuntimeError as exc:
+        if not str(exc).startswith("No node info"):
+            return  # whatever it is, Ray says it when it connects
+    else:
+        if Path(node.raylet_socket_name).exists() and Path(node.object_store_socket_name).exists():
+            return
+    raise NoRayError(
+        f"RAY_ADDRESS={address!r} is a cluster that this machine is no node of, and a job is started on a node. Start "
+        f"it on one, or make this machine one (`ray start --address={place} --num-cpus=0`), or unset RAY_ADDRESS to "
+        "run on this machine alone."
+    )
 
 
 @contextmanager
@@ -110,10 +134,10 @@ def connect(
     """Connect this process to Ray and yield what there is to run on; disconnect, or end the local Ray, on the way out.
 
     With RAY_ADDRESS set, attaches to that cluster with the caller's own RAY_AUTH_* settings. Without it, starts a local
-    Ray with `num_cpus` (default: the cores of this machine), whose every port is on loopback, and wants a token that
-    lies in a file only this user can read. `show_workers_output` prints on this terminal what its workers print.
-    `modules` are imported here, once Ray's settings are made; and by the workers of a local Ray as they start, which
-    happens while this process still waits.
+    Ray with `num_cpus` (default: the cores that this process may use), whose every port is on loopback, and wants a
+    token that lies in a file only this user can read. `show_workers_output` prints on this terminal what its workers
+    print. `modules` are imported here, once Ray's settings are made; and by the workers of a local Ray as they start,
+    which happens while this process still waits.
 
     ClusterError: Ray did not start, or did not answer.
     """
@@ -207,15 +231,7 @@ def resources_at_hand() -> Resources:
     if cluster_address():
         with connect() as resources:
             return resources
-    return Resources(cpus=_cores(), gpus=count_gpus(), local=True)
-
-
-def _cores() -> int:
-    """As Ray counts them: those of the machine, or what the container may use of them."""
-    quota = Path("/sys/fs/cgroup/cpu.max")
-    given, _, period = quota.read_text().strip().partition(" ") if quota.exists() else ("max", "", "")
-    cores = os.cpu_count() or 1
-    return cores if given == "max" else max(1, min(cores, int(given) // int(period)))
+    return Resources(cpus=cores_here(), gpus=count_gpus(), local=True)
 
 
 @contextmanager
@@ -286,7 +302,7 @@ def _start(
         ):
             ray.init(
                 address="local",
-                num_cpus=num_cpus,
+                num_cpus=num_cpus or cores_here(),  # Ray counts all of a machine's
                 include_dashboard=False,
                 log_to_driver=show_workers_output,
                 logging_level=logging.ERROR,

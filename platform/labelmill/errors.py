@@ -5,6 +5,7 @@
     ├── StorageError               an object store or folder did not do what was asked
     │   ├── NotFoundError          the object, folder or bucket is not there
     │   ├── ForbiddenError         the store refused us
+    │   │   └── CredentialsError   whatever we ask for: this machine has no keys, or none that the store takes
     │   ├── UnavailableError       the store did not answer; the same call may work later
     │   │   └── SlowDownError      because it is asked too often
     │   └── ChangedError           the object is no longer the one that was listed
@@ -34,6 +35,7 @@ __all__ = [
     "ChangedError",
     "ClusterError",
     "CrashedError",
+    "CredentialsError",
     "DataError",
     "FailureBudgetError",
     "FencedError",
@@ -77,6 +79,9 @@ class NotFoundError(StorageError): ...
 
 
 class ForbiddenError(StorageError): ...
+
+
+class CredentialsError(ForbiddenError): ...
 
 
 class UnavailableError(StorageError): ...
@@ -144,7 +149,12 @@ class NoRayError(ClusterError):
     exit_code = 6
 
 
-class NodeError(ClusterError): ...
+class NodeError(ClusterError):
+    """`certain`: it is the node or its keys, and cannot be the pictures that it was given."""
+
+    def __init__(self, message: str, *, certain: bool = True) -> None:
+        super().__init__(message)
+        self.certain = certain
 
 
 def first_line(exc: BaseException) -> str:

@@ -108,6 +108,29 @@ def test_pictures_that_nobody_can_read_are_rows_and_no_fault_of_the_nodes(tmp_pa
     assert {row["uri"]: row["status"] for row in rows_of(table)} == dict.fromkeys(names, "missing")
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be another machine")
+@pytest.mark.parametrize("hide", ["the processes", "the sockets"])
+def test_a_machine_that_is_no_node_of_the_cluster_says_so(tmp_path, registry, cluster, environ, hide):
+    """Ray looks for a node's process on this machine for a minute; and aborts when it finds another container's."""
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.jpg").write_bytes(jpeg_bytes(30, 20))
+    places = {"registry": registry, "images": tmp_path / "images", "output": tmp_path / "labels", "model": "tiny@1"}
+    job = label_spec(tmp_path / "job.yaml", **places)
+    elsewhere = {
+        "the processes": ["unshare", "--pid", "--fork", "--mount-proc"],
+        "the sockets": ["unshare", "--mount", "sh", "-c", f'mount -t tmpfs none {cluster["folder"]} && exec "$0" "$@"'],
+    }[hide]
+    began = time.monotonic()
+    run = start_labelmill("run", job, log=tmp_path / "log", before=elsewhere, **environ)
+    assert run.wait(120) == 6
+    assert time.monotonic() - began < 25
+    log = (tmp_path / "log").read_text()
+    [said] = [line for line in log.splitlines() if line.startswith("error:")]
+    assert f"RAY_ADDRESS='{cluster['address']}' is a cluster that this machine is no node of" in said
+    assert "Traceback" not in log
+    assert "StackTrace" not in log
+
+
 @pytest.mark.long
 def test_what_waits_for_a_gpu_is_bounded(tmp_path, registry, cluster, environ):
     """3,000 pictures of 100 KB before a network that takes its time, and an object store of 2 x 100 MiB."""

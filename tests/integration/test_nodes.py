@@ -159,9 +159,43 @@ def test_a_node_without_credentials_gives_its_chunks_to_the_others(nodes, start,
         server.stop()
     assert receipt["nodes"].keys() == {nodes.address(0)}
     assert receipt["statuses"] == {"ok": 700}
-    [said] = [line for line in run.log.splitlines() if "cannot read what it should label" in line]
+    [said] = [line for line in run.log.splitlines() if "gives its chunks back" in line]
     assert nodes.address(1) in said
     assert "credentials" in said
+
+
+def test_a_node_that_does_not_see_the_pictures_gives_its_chunks_to_the_others(nodes, start, store_of):
+    store = store_of(448)
+    nodes.start(0)
+    nodes.start(1, hide=store)
+    run = start(store)
+    receipt = run.end()
+    assert receipt["nodes"].keys() == {nodes.address(0)}
+    [said] = [line for line in run.log.splitlines() if "gives its chunks back" in line]
+    assert nodes.address(1) in said
+    assert str(store) in said
+
+
+def test_no_node_sees_the_pictures_and_the_run_says_so_in_one_line(nodes, start, store_of, tmp_path):
+    store = store_of(448)
+    nodes.start(0, num_cpus=0)
+    nodes.start(1, hide=store)
+    run = start(store)
+    assert run.process.wait(120) == 1, run.log
+    [said] = [line for line in run.log.splitlines() if line.startswith("error:")]
+    assert nodes.address(1) in said
+    assert f"no such file: '{store}" in said
+    assert run.num_files == 0
+
+
+def test_a_cluster_without_cores_is_used_as_far_as_it_grows(nodes, start, store_of):
+    nodes.start(0, num_cpus=0)
+    run = start(store_of(1536))
+    time.sleep(15)
+    nodes.start(1, num_cpus=4)
+    receipt = run.end()
+    assert run.log.count("waiting for a node: the cluster has no CPUs") >= 1
+    assert receipt["workers"] == "4 workers of 1 core"
 
 
 def test_two_jobs_share_the_cluster(nodes, start, store_of):

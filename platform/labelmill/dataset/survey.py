@@ -6,7 +6,6 @@ looks at the new ones alone, and so does one that was cut short.
 
 import hashlib
 import logging
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from labelmill.cores import cores_here
 from labelmill.dataset.sights import SIGHT, Item, Sights, remembered_sights
 from labelmill.errors import ImageError, StorageError, UnavailableError
 from labelmill.images.likeness import colours, perceptual_hashes, thumbnail
@@ -81,7 +81,7 @@ def _looks(items: Sequence[Item], wanted: list[int], max_pixels: int) -> Iterato
         return [*reasons.items(), *zip(seen, _sights(list(seen.values())), strict=True)]
 
     chunks = [wanted[start : start + _NUM_AT_ONCE] for start in range(0, len(wanted), _NUM_AT_ONCE)]
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0)), thread_name_prefix="survey") as pool:
+    with ThreadPoolExecutor(cores_here(), thread_name_prefix="survey") as pool:
         for looked in pool.map(look, chunks):
             yield from looked
 

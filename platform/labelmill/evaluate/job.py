@@ -1,11 +1,11 @@
 """An evaluation: a published model and labelled pictures in, a report and its numbers out."""
 
 import json
-import os
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
+from labelmill.cores import cores_here
 from labelmill.dataset import load_examples
 from labelmill.errors import DataError, SpecError
 from labelmill.evaluate.answers import Answers, answer
@@ -58,8 +58,9 @@ def run(loaded: LoadedSpec) -> EvaluateResult:
         raise SpecError(f"{loaded.path}: expected kind: evaluate, got {spec.kind!r}")
     bundle = Registry(spec.registry).resolve(spec.model)
     examples = load_examples(spec.data.images, spec.data.labels, task=bundle.task, known=bundle.labels)
-    cores = len(os.sched_getaffinity(0))
-    labeler = Labeler(bundle, spec.engine, precision=spec.precision, max_pixels=spec.max_pixels, decode_threads=cores)
+    labeler = Labeler(
+        bundle, spec.engine, precision=spec.precision, max_pixels=spec.max_pixels, decode_threads=cores_here()
+    )
     answers = answer(labeler, examples)
     _check_unreadable(spec, answers, len(examples))
     robustness = None

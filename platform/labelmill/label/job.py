@@ -192,7 +192,8 @@ class _Run:
             batch_size=spec.batch_size or (_BATCH_ON_GPU if workers.gpus else _BATCH_ON_CPU),
             names_are_exclusive=exclusive,
             receipt_pictures=spec.receipt_pictures,
-            doubts_its_node=not self.account.alone,
+            alone=self.account.alone,
+            doubts_its_node=True,
         )
 
     def _engine(self, bundle: Bundle, workers: Workers) -> Literal["openvino", "torch"]:

@@ -17,8 +17,8 @@ from labelmill.label.commits import Commits
 from labelmill.label.receipt.account import Account
 from labelmill.label.receipt.progress import show_progress, show_waiting
 from labelmill.label.spread.workers import Workers
+from labelmill.label.verdict import are_the_pictures_to_blame, no_node
 from labelmill.label.work.chunk import Chunk
-from labelmill.label.work.fetch import read_items
 from labelmill.label.work.stage import Stage
 from labelmill.spec import LabelSpec
 
@@ -33,8 +33,6 @@ logger = logging.getLogger(__name__)
 _TICK_S = 0.5
 _PROGRESS_S = 1.0
 _STARTS_WITHIN_S = 5.0
-_NODES_NAMED = 3
-_PICTURES_TRIED = 8
 
 Avoided = dict[tuple[str, str], "Refused"]
 """What was given back last by a node (its id) at a step that takes a "CPU" or a "GPU"."""
@@ -50,8 +48,10 @@ class Labelling:
         self._series: Series | None = None
 
     def label(self, stage: Stage, workers: Workers) -> None:
-        """Label every chunk. What a node gives back, since it reaches nothing, is labelled on others in a further pass;
-        ClusterError when there are no others, unless some pictures could be read."""
+        """Label every chunk. What a node gives back, since it reaches nothing, is labelled on others in a further pass.
+
+        NodeError: a whole pass labelled nothing, no node is left, and it is not the pictures.
+        """
         chunks: Sequence[int] = range(stage.todo.num_chunks)
         avoid: Avoided = {}
         self._num_pictures = stage.todo.num_rows
@@ -61,22 +61,20 @@ class Labelling:
             self._series = Series(self._spec.name)
         self._commits.begin()
         while chunks:
-            refused = self._pass(stage, workers, chunks, avoid)
-            chunks, avoid = [one.chunk for one in refused], avoid | _by_place(refused)
-            if refused and _nobody_is_left(avoid):
-                self._check_driver_fares_no_better(stage, avoid)
-                stage, avoid = replace(stage, doubts_its_node=False), {}  # then it is the pictures
-            for one in avoid.values() if refused else ():
-                logger.warning("node %s cannot read what it should label, others do: %s", one.address, one.reason)
+            left, refused = self._pass(stage, workers, chunks, avoid)
+            if left:
+                stage, avoid = _how_to_go_on(stage, refused, avoid | refused, in_vain=len(left) == len(chunks))
+            chunks = left
 
-    def _pass(self, stage: Stage, workers: Workers, chunks: Sequence[int], avoid: Avoided) -> list[Refused]:
-        """Take finished chunks, commit them from time to time, and stop when too many fail."""
+    def _pass(self, stage: Stage, workers: Workers, chunks: Sequence[int], avoid: Avoided) -> tuple[list[int], Avoided]:
+        """Take finished chunks, commit them from time to time, and stop when too many fail, or when every node gives
+        back what it gets. Returned are the chunks that are left, and who gave some back."""
         from labelmill.label.spread.pipeline import Pipeline
 
         away = {one: [node for node, step_on in avoid if step_on == one] for _, one in avoid}
         pipeline = Pipeline(stage, workers, chunks, name=self._spec.name, alone=self._account.alone, avoid=away)
         try:
-            refused = self._take(pipeline, stage)
+            finished, refused = self._take(pipeline, avoid)
             self._commits.now()
             self._tell(pictures_per_s=0.0)
         except BaseException:
@@ -85,25 +83,26 @@ class Labelling:
         finally:
             self._account.receipt.operators |= pipeline.operators
             self._account.receipt.labelling_s = round(time.monotonic() - self._began, 2)
-        return refused
+        return [chunk for chunk in chunks if chunk not in finished], refused
 
-    def _take(self, pipeline: Pipeline, stage: Stage) -> list[Refused]:
-        """Everything that comes out of it; what was given back is returned."""
-        refused: list[Refused] = []
-        places: Avoided = {}
+    def _take(self, pipeline: Pipeline, avoid: Avoided) -> tuple[set[int], Avoided]:
+        """Everything that comes out of it, until no node is left that might label more."""
+        finished: set[int] = set()
+        refused: Avoided = {}
         with closing(with_ticks(pipeline.outcomes(), _TICK_S, pipeline.stop)) as arrivals:
             for outcome in arrivals:
                 if isinstance(outcome, Chunk):
+                    finished.add(outcome.chunk)
                     self._add(outcome)
                 elif outcome is not None:
-                    refused.append(outcome)
-                    is_first = (outcome.node, outcome.step_on) not in places
-                    places |= _by_place([outcome])
-                    if is_first and _nobody_is_left(places):
-                        self._check_driver_fares_no_better(stage, places)
+                    place = outcome.node, outcome.step_on
+                    is_new = place not in refused
+                    refused[place] = outcome
+                    if is_new and _nobody_is_left(avoid | refused):
+                        break
                 self._commits.when_due()
                 self._look(pipeline.num_actors)
-        return refused
+        return finished, refused
 
     def _add(self, chunk: Chunk) -> None:
         self._account.add(chunk)
@@ -131,29 +130,22 @@ class Labelling:
             left = self._num_pictures - self._account.receipt.pictures_labelled
             self._series.look(self._commits.number, pictures_per_s, left)
 
-    def _check_driver_fares_no_better(self, stage: Stage, refused: Avoided) -> None:
-        """ClusterError: no node could label anything, and here pictures can be read that they could not read."""
-        if self._account.receipt.pictures_labelled:
-            return
-        for one in list(refused.values())[:_NODES_NAMED]:
-            items = stage.todo.read(one.chunk).slice(0, _PICTURES_TRIED)
-            if any(isinstance(found, bytes) for found in read_items(items)):
-                raise _no_node(list(refused.values()))
 
-
-def _by_place(refused: Sequence[Refused]) -> Avoided:
-    return {(one.node, one.step_on): one for one in refused}
+def _how_to_go_on(stage: Stage, refused: Avoided, avoid: Avoided, *, in_vain: bool) -> tuple[Stage, Avoided]:
+    """What is told to the next pass, and the nodes that it avoids, after one that may have labelled nothing."""
+    if not refused:
+        raise ClusterError("the workers ended without a word. What was committed stays. Run the same command again.")
+    nobody_is_left = _nobody_is_left(avoid)
+    if (in_vain or nobody_is_left) and are_the_pictures_to_blame(stage, list(refused.values())):
+        return replace(stage, doubts_its_node=False), {}
+    if in_vain and nobody_is_left:
+        raise no_node(stage, list(avoid.values()))
+    for one in refused.values():
+        logger.warning("node %s gives its chunks back, they are tried again: %s", one.address, one.reason)
+    return stage, {} if nobody_is_left else avoid
 
 
 def _nobody_is_left(refused: Avoided) -> bool:
     """Whether there is a step that every node which could do it has refused."""
     steps = {step_on for _, step_on in refused}
     return any(nodes(one).keys() <= {node for node, step_on in refused if step_on == one} for one in steps)
-
-
-def _no_node(refused: Sequence[Refused]) -> ClusterError:
-    reasons = "; ".join(f"{one.address}: {one.reason}" for one in refused[:_NODES_NAMED])
-    return ClusterError(
-        f"none of the cluster's nodes can read what it should label ({reasons}). Give them the credentials that this "
-        "machine has, and the folders that the spec names, and run the same command again."
-    )

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import logging
-import random
 import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
-
-import pyarrow as pa
 
 from labelmill.label.todo.todo import Todo
 from labelmill.label.work.fetch import not_labelled, read_items
@@ -65,7 +62,7 @@ class Rehearsal:
 
 def rehearse(spec: LabelSpec, bundles: Sequence[Bundle], todo: Todo) -> Rehearsal:
     """Label at most 64 pictures of a to-do list that is not empty, in this process, on one core; write nothing."""
-    items = _random_rows(todo)
+    items = todo.sample(SAMPLE_PICTURES)
     logger.info("labelling a sample of %d", items.num_rows)
     before, started = traffic(), time.perf_counter()
     fetched = [
@@ -110,14 +107,6 @@ def _labeler(spec: LabelSpec, bundle: Bundle) -> Labeler:
         batch_size=_LABEL_AT_ONCE,
         embeddings=spec.embeddings,
     )
-
-
-def _random_rows(todo: Todo) -> pa.Table:
-    """Of the same to-do list always the same rows."""
-    chosen = sorted(random.Random(0).sample(range(todo.num_rows), min(SAMPLE_PICTURES, todo.num_rows)))
-    return pa.concat_tables(
-        todo.read(row // todo.chunk_rows).slice(row % todo.chunk_rows, 1) for row in chosen
-    ).combine_chunks()
 
 
 def _label(labelers: Sequence[Labeler], pictures: Sequence[bytes]) -> tuple[list[Answer], list[float], list[float]]:

@@ -4,13 +4,14 @@ A store is a folder or a bucket with a prefix, `open_store(uri)` gives either. `
 once and is what bulk labelling calls.
 """
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Any, TypeVar
 
 from labelmill.address import path_uri, split_uri, table_fault
-from labelmill.errors import StorageError
+from labelmill.errors import CredentialsError, StorageError
 from labelmill.storage.addresses import as_listed
 from labelmill.storage.files.folder import FolderStore
 from labelmill.storage.files.version import etags_before
@@ -84,6 +85,7 @@ def read_pictures(
     items: Sequence[tuple[str, str | None]], concurrency: int = 32, *, timeout_s: float = 60.0
 ) -> list[bytes | StorageError]:
     """Read many (uri, etag) at once, in one request each; the results in their order, an error in its picture's place.
+    CredentialsError is raised, since it is no picture's.
 
     An etag of None accepts any version; otherwise a picture that changed since it was listed is a ChangedError.
     `timeout_s` is each picture's, as in `open_store`. `num_retries` tells how many requests had to be sent again.
@@ -115,7 +117,11 @@ def _ask_many(
 
     def work() -> None:
         for index, item in waiting:
-            results[index] = _ask(ask, stores, timeout_s, *item)
+            try:
+                results[index] = _ask(ask, stores, timeout_s, *item)
+            except CredentialsError:
+                deque(waiting, maxlen=0)  # the others would be refused too
+                raise
 
     for done in [_threads(concurrency).submit(work) for _ in range(min(concurrency, len(items)))]:
         done.result()
@@ -128,6 +134,8 @@ def _ask(ask: Callable[..., T], stores: dict[str, Store], timeout_s: float, uri:
         if root not in stores:
             stores[root] = open_store(root, timeout_s=timeout_s)
         return ask(stores[root], key, *rest)
+    except CredentialsError:
+        raise
     except StorageError as exc:
         return exc.with_traceback(None)
 

@@ -1,10 +1,9 @@
 """How S3 is reached, and what its refusals mean.
 
-Credentials, region and endpoint come from boto3's chain: environment, profile, web identity, instance. Neither client
-retries by itself: `patience` does, which can tell the whole process to slow down, and counts.
+Credentials, region and endpoint come from boto3's chain. Neither client retries by itself: `patience` does, which can
+tell the whole process to slow down, and counts.
 """
 
-import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +11,6 @@ from datetime import timedelta
 from functools import lru_cache
 from typing import Any
 
-import boto3
 from botocore.config import Config
 from botocore.credentials import RefreshableCredentials
 from botocore.exceptions import (
@@ -21,8 +19,11 @@ from botocore.exceptions import (
     CredentialRetrievalError,
     HTTPClientError,
     IncompleteReadError,
+    MetadataRetrievalError,
     NoCredentialsError,
     ParamValidationError,
+    SSOError,
+    TokenRetrievalError,
 )
 from botocore.exceptions import ConnectionError as BotocoreConnectionError
 from botocore.handlers import add_expect_header
@@ -30,25 +31,30 @@ from obstore.auth.boto3 import Boto3CredentialProvider
 from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
 from obstore.store import S3Store as ObstoreS3
 
-from labelmill.errors import ForbiddenError, NotFoundError, SlowDownError, StorageError, UnavailableError
+from labelmill.errors import (
+    CredentialsError,
+    ForbiddenError,
+    NotFoundError,
+    SlowDownError,
+    StorageError,
+    UnavailableError,
+)
+from labelmill.storage.credentials import (
+    Environment,
+    credentials_of,
+    current_environment,
+    is_of_the_keys,
+    session_for,
+)
 from labelmill.storage.patience import pace_of, patiently
 
-__all__ = [
-    "Environment",
-    "client_for",
-    "current_environment",
-    "delta_options",
-    "explained",
-    "one_try_s",
-    "reader_for",
-]
-
-Environment = tuple[tuple[str, str], ...]
+__all__ = ["client_for", "delta_options", "explained", "one_try_s", "reader_for"]
 
 _AMAZON = re.compile(r"https://s3(\.[a-z0-9-]+)?\.amazonaws\.com")
 _THROTTLED = {"SlowDown", "Throttling", "ThrottlingException", "RequestLimitExceeded", "TooManyRequests"}
 _PASSING = {"RequestTimeout", "ConditionalRequestConflict"}
-_REFUSED = {"AccessDenied", "ExpiredToken", "InvalidAccessKeyId", "InvalidToken", "SignatureDoesNotMatch"}
+_NO_KEYS = (CredentialRetrievalError, MetadataRetrievalError, NoCredentialsError, SSOError, TokenRetrievalError)
+_GIVES_KEYS = ("AssumeRole", "GetRoleCredentials", "CreateToken")  # what the chain asks, other services than S3
 
 
 def delta_options(uri: str) -> dict[str, str]:
@@ -57,7 +63,7 @@ def delta_options(uri: str) -> dict[str, str]:
     Keys that expire are left out: deltalake then walks boto3's chain itself and renews them, as a copy would not.
     """
     client = client_for(60.0, current_environment())
-    credentials = _credentials(_session(current_environment()))
+    credentials = credentials_of(session_for(current_environment()))
     bucket = uri.removeprefix("s3://").partition("/")[0]
 
     def ask() -> tuple[str, str]:
@@ -82,18 +88,6 @@ def delta_options(uri: str) -> dict[str, str]:
     return options
 
 
-def current_environment() -> Environment:
-    """What botocore's chain would read now; clients are kept for as long as it stays the same."""
-    return tuple(sorted(item for item in os.environ.items() if item[0].startswith("AWS_")))
-
-
-@lru_cache(maxsize=4)
-def _session(environment: Environment) -> Any:
-    region = dict(environment).get("AWS_REGION")  # which boto3 does not read, while pods on EKS have it
-    session = boto3.Session()
-    return session if session.region_name else boto3.Session(region_name=region or "us-east-1")
-
-
 @lru_cache(maxsize=16)
 def client_for(timeout_s: float, environment: Environment) -> Any:
     config = Config(
@@ -106,11 +100,11 @@ def client_for(timeout_s: float, environment: Environment) -> Any:
         response_checksum_validation="when_required",
     )
     try:
-        session = _session(environment)
-        _credentials(session)
+        session = session_for(environment)
+        credentials_of(session)
         client = session.client("s3", config=config)
     except (BotoCoreError, ValueError) as exc:
-        raise StorageError(f"expected a configuration of S3 that boto3 understands (AWS_*): {_line(exc)}") from exc
+        raise CredentialsError(f"expected a configuration of S3 that boto3 understands (AWS_*): {_line(exc)}") from exc
     client.meta.events.register("before-parse.s3.ListObjectsV2", _keep_body)
     # asking whether a body is welcome costs a second on servers that do not answer the question
     client.meta.events.unregister("before-call.s3", add_expect_header)
@@ -127,7 +121,7 @@ def reader_for(bucket: str, timeout_s: float, environment: Environment) -> Obsto
         region=region,
         virtual_hosted_style_request=False,
         # botocore renews keys ten minutes before they expire, so none may be kept for longer than that
-        credential_provider=Boto3CredentialProvider(_session(environment), ttl=timedelta(minutes=9)),
+        credential_provider=Boto3CredentialProvider(session_for(environment), ttl=timedelta(minutes=9)),
         client_options={
             "allow_http": endpoint.startswith("http://"),
             "connect_timeout": timedelta(seconds=one_try_s(timeout_s)),
@@ -141,16 +135,6 @@ def reader_for(bucket: str, timeout_s: float, environment: Environment) -> Obsto
 def one_try_s(timeout_s: float) -> float:
     """Seconds without an answer after which a request is given up, so that there is time for another."""
     return min(15.0, timeout_s / 4)
-
-
-def _credentials(session: Any) -> Any:
-    credentials = session.get_credentials()
-    if credentials is None:
-        raise ForbiddenError(
-            "expected credentials for S3, found none: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, "
-            "or give the instance a role"
-        )
-    return credentials
 
 
 def _place(client: Any, bucket: str) -> tuple[str, str]:
@@ -177,8 +161,10 @@ def explained(uri: str, endpoint: str) -> Iterator[None]:
         yield
     except ClientError as exc:
         raise _refusal(exc, uri, endpoint) from exc
-    except (NoCredentialsError, CredentialRetrievalError, PermissionDeniedError, UnauthenticatedError) as exc:
-        raise _forbidden(uri, endpoint, _line(exc)) from exc
+    except (*_NO_KEYS, UnauthenticatedError) as exc:
+        raise _no_good_keys(uri, endpoint, _line(exc)) from exc
+    except PermissionDeniedError as exc:
+        raise _forbidden(uri, endpoint, _line(exc), _code_in(str(exc))) from exc
     except FileNotFoundError as exc:
         raise NotFoundError(f"no such object: {uri!r} at {endpoint}") from exc
     except (HTTPClientError, BotocoreConnectionError, IncompleteReadError) as exc:
@@ -193,9 +179,13 @@ def _refusal(exc: ClientError, uri: str, endpoint: str) -> StorageError:
     code, status = exc.response["Error"]["Code"], exc.response["ResponseMetadata"].get("HTTPStatusCode", 0)
     if code == "NoSuchBucket":
         return NotFoundError(f"no such bucket: {uri!r} at {endpoint}: create it, or correct the uri or the endpoint")
+    if exc.operation_name.startswith(_GIVES_KEYS):
+        return _no_good_keys(uri, endpoint, _line(exc))
     if status == 404:
         return NotFoundError(f"no such object: {uri!r} at {endpoint}")
-    if status in (401, 403) or code in _REFUSED:
+    if status == 401 or is_of_the_keys(code):
+        return _no_good_keys(uri, endpoint, code)
+    if status == 403 or code == "AccessDenied":
         return _forbidden(uri, endpoint, code)
     if status == 501:
         return StorageError(f"{uri!r}: {endpoint} cannot do what was asked: {_line(exc)}")
@@ -206,8 +196,15 @@ def _refusal(exc: ClientError, uri: str, endpoint: str) -> StorageError:
     return StorageError(f"{uri!r}: {_line(exc)}")
 
 
-def _forbidden(uri: str, endpoint: str, why: str) -> ForbiddenError:
+def _forbidden(uri: str, endpoint: str, why: str, code: str = "") -> ForbiddenError:
+    if is_of_the_keys(code):
+        return _no_good_keys(uri, endpoint, why)
     return ForbiddenError(f"{uri!r}: {endpoint} refused us, check the credentials and their rights: {why}")
+
+
+def _no_good_keys(uri: str, endpoint: str, why: str) -> CredentialsError:
+    what = "clock" if "TimeTooSkewed" in why else "credentials"
+    return CredentialsError(f"{uri!r}: {endpoint} refused us, check the {what} of this machine: {why}")
 
 
 def _obstore_refusal(exc: BaseError, uri: str, endpoint: str) -> StorageError:
@@ -217,12 +214,18 @@ def _obstore_refusal(exc: BaseError, uri: str, endpoint: str) -> StorageError:
     if status in ("429", "503") or (status and any(f"<Code>{code}<" in text for code in _THROTTLED)):
         return SlowDownError(f"{uri!r}: {_line(exc)}")
     permanent = status.startswith("4") and status != "408" and "<Code>RequestTimeout<" not in text
-    if permanent and any(code in text for code in _REFUSED):
-        return _forbidden(uri, endpoint, _line(exc))
+    code = _code_in(text)
+    if permanent and (is_of_the_keys(code) or code == "AccessDenied"):
+        return _forbidden(uri, endpoint, _line(exc), code)
     if "body error" in text:
         return UnavailableError(f"{uri!r}: the answer of {endpoint} broke off or stood still before its end")
     kind = StorageError if permanent or "redirect" in text else UnavailableError
     return kind(f"{uri!r}: {_line(exc)}")
+
+
+def _code_in(text: str) -> str:
+    found = re.search(r"<Code>(\w+)</Code>", text)
+    return found[1] if found else ""
 
 
 def _line(exc: BaseException) -> str:

@@ -10,24 +10,26 @@ import builtins
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache, cached_property, partial
+from functools import cache, cached_property
 from typing import Any, TypeVar
 from uuid import uuid4
 
 import obstore
 import pyarrow as pa
 from botocore.exceptions import ClientError
+from obstore.exceptions import BaseError
 from obstore.store import S3Store as ObstoreS3
 
-from labelmill.errors import ChangedError, ForbiddenError, NotFoundError, StorageError, UnavailableError
-from labelmill.storage.connection import (
-    Environment,
-    client_for,
-    current_environment,
-    explained,
-    one_try_s,
-    reader_for,
+from labelmill.errors import (
+    ChangedError,
+    CredentialsError,
+    ForbiddenError,
+    NotFoundError,
+    StorageError,
+    UnavailableError,
 )
+from labelmill.storage.connection import client_for, explained, one_try_s, reader_for
+from labelmill.storage.credentials import Environment, current_environment, renewed_since
 from labelmill.storage.listing import Page, pages_at_once, unquoted
 from labelmill.storage.patience import pace_of, patiently
 from labelmill.storage.store import SCRATCH, ObjectInfo, Store
@@ -38,6 +40,7 @@ __all__ = ["S3Store"]
 T = TypeVar("T")
 
 # What object_store cannot address as it stands (observed with obstore 0.12).
+_REFUSED = re.compile(r"status code: 40[03] ")
 _ODD_KEY = re.compile(r"[\x00-\x1f\x7f]|(^|/)\.{0,2}(/|\Z)")
 
 
@@ -46,7 +49,8 @@ class S3Store(Store):
     """Objects below `s3://bucket/prefix`, keys as they are: nothing in a uri is percent-encoded.
 
     Credentials, region and endpoint come from boto3's chain (environment, profile, instance), refreshed when they
-    expire. A key that ends in a slash and holds nothing, which consoles make to show an empty folder, is not listed.
+    expire, and asked for anew when they are refused. A key that ends in a slash and holds nothing, which consoles make
+    to show an empty folder, is not listed.
     """
 
     def list(
@@ -73,7 +77,7 @@ class S3Store(Store):
             if _ODD_KEY.search(full):
                 head = self._client.head_object(Bucket=self._bucket, Key=full)
                 return ObjectInfo(uri, head["ContentLength"], unquoted(head["ETag"]), head["LastModified"])
-            found = obstore.head(self._reader, full)
+            found = self._head(full)
             return ObjectInfo(uri, found["size"], unquoted(found["e_tag"] or ""), found["last_modified"])
 
         return self._ask(key, attempt)
@@ -100,16 +104,13 @@ class S3Store(Store):
         return self._ask(key, attempt)
 
     def write(self, key: str, data: bytes) -> None:
-        put = partial(self._client.put_object, Bucket=self._bucket, Key=self._key(key), Body=data)
-
         def attempt() -> None:
             note_traffic(puts=1, written_bytes=len(data))
-            put()
+            self._client.put_object(Bucket=self._bucket, Key=self._key(key), Body=data)
 
         self._ask(key, attempt, urgent=True)
 
     def write_if_absent(self, key: str, data: bytes) -> bool:
-        put = partial(self._client.put_object, Bucket=self._bucket, Key=self._key(key), Body=data, IfNoneMatch="*")
         tries = 0
 
         def attempt() -> bool:
@@ -117,7 +118,7 @@ class S3Store(Store):
             tries += 1
             note_traffic(puts=1, written_bytes=len(data))
             try:
-                put()
+                self._client.put_object(Bucket=self._bucket, Key=self._key(key), Body=data, IfNoneMatch="*")
             except ClientError as exc:
                 if exc.response["Error"]["Code"] not in ("PreconditionFailed", "412"):
                     raise
@@ -131,15 +132,23 @@ class S3Store(Store):
         return _honours(self, current_environment())
 
     def delete(self, key: str) -> None:
-        delete = partial(self._client.delete_object, Bucket=self._bucket, Key=self._key(key))
-        self._ask(key, delete, urgent=True)
+        self._ask(key, lambda: self._client.delete_object(Bucket=self._bucket, Key=self._key(key)), urgent=True)
 
     def __reduce__(self) -> tuple[type["S3Store"], tuple[str, float]]:
         return S3Store, (self.uri, self.timeout_s)
 
     def _ask(self, key: str, attempt: Callable[[], T], *, urgent: bool = False) -> T:
         """What `attempt` gives, tried again where that may help; errors in our words."""
+        environment = self._environment
+        try:
+            return self._ask_patiently(key, attempt, urgent)
+        except CredentialsError:
+            if not renewed_since(environment):
+                raise
+        self.__dict__.pop("_environment", None)
+        return self._ask_patiently(key, attempt, urgent)
 
+    def _ask_patiently(self, key: str, attempt: Callable[[], T], urgent: bool) -> T:
         def explained_attempt() -> T:
             with explained(self.address(key), self._endpoint):
                 return attempt()
@@ -157,12 +166,16 @@ class S3Store(Store):
         return self.uri.removeprefix("s3://").partition("/")[0]
 
     @cached_property
-    def _client(self) -> Any:
-        return client_for(self.timeout_s, current_environment())
+    def _environment(self) -> Environment:
+        return current_environment()
 
-    @cached_property
+    @property
+    def _client(self) -> Any:
+        return client_for(self.timeout_s, self._environment)
+
+    @property
     def _reader(self) -> ObstoreS3:
-        return reader_for(self._bucket, self.timeout_s, current_environment())
+        return reader_for(self._bucket, self.timeout_s, self._environment)
 
     @cached_property
     def _endpoint(self) -> str:
@@ -185,11 +198,19 @@ class S3Store(Store):
         answer = self._client.get_object(Bucket=self._bucket, Key=full, **part)
         return unquoted(answer["ETag"]), answer["Body"].read
 
+    def _head(self, full: str) -> Any:
+        try:
+            return obstore.head(self._reader, full)
+        except BaseError as exc:
+            if _REFUSED.search(str(exc)):  # without a body, which says why: that of a GET does
+                obstore.get_range(self._reader, full, start=0, end=1)
+            raise
+
     def _pages(self, top: str, **more: str) -> Iterator[Page]:
         request = {"Bucket": self._bucket, "Prefix": top, **more}
         while True:
             note_traffic(lists=1)
-            answer = self._ask("", partial(self._client.list_objects_v2, **request))
+            answer = self._ask("", lambda: self._client.list_objects_v2(**request))
             page = Page.parsed(answer["UnparsedBody"])
             yield page
             if page.next_token is None:

@@ -45,6 +45,7 @@ class TableWriter:
     def __init__(self, uri: str, models: Sequence[str] = ()) -> None:
         self._store = open_store(uri)
         self.uri = self._store.uri
+        self._options = delta_options(self.uri)
         try:
             self._delta = self._open_or_create()
             self.number = self._delta.transaction_version(_APPLICATION) or 0
@@ -54,14 +55,13 @@ class TableWriter:
             raise TableError(f"the label table at {self.uri} cannot be written: {one_line(exc)}") from exc
 
     def _open_or_create(self) -> DeltaTable:
-        options = delta_options(self.uri)
-        if not DeltaTable.is_deltatable(self.uri, storage_options=options):
+        if not DeltaTable.is_deltatable(self.uri, storage_options=self._options):
             DeltaTable.create(
                 self.uri,
                 schema=_DELTA_SCHEMA,
                 mode="ignore",
                 partition_by=[PARTITION],
-                storage_options=options,
+                storage_options=self._options,
                 name="labels",
                 configuration={"delta.dataSkippingStatsColumns": ",".join(STATISTICS)},
             )
@@ -91,10 +91,21 @@ class TableWriter:
         now = Snapshot(self.uri)
         now.check_there([file for file in now.files if self.run_id in file.path])
 
+    def _took_new_keys(self) -> bool:
+        """deltalake keeps the keys with which a table was opened. Those of our own door are exchanged when refused."""
+        if self._options is None:
+            return False
+        any(open_store(self.uri).keys("_delta_log"))
+        options = delta_options(self.uri)
+        if options == self._options:
+            return False
+        self._options, self._delta = options, DeltaTable(self.uri, storage_options=options)
+        return True
+
     def commit(self, files: Sequence[DataFile]) -> None:
         """Make `files` part of the table, all or none. FencedError: another run took the table over."""
         try:
-            self._commit(self._write([_added(file) for file in files]))
+            self._commit_with_new_keys(self._write([_added(file) for file in files]))
         except (DeltaError, OSError) as exc:
             raise TableError(
                 f"{len(files)} finished files could not be committed to {self.uri}: {one_line(exc)}. "
@@ -105,6 +116,17 @@ class TableWriter:
         return lambda properties: self._delta.create_write_transaction(
             list(actions), "append", schema=_DELTA_SCHEMA, partition_by=[PARTITION], commit_properties=properties
         )
+
+    def _commit_with_new_keys(self, change: Callable[[CommitProperties], None]) -> None:
+        try:
+            self._commit(change)
+        except (DeltaError, OSError) as exc:
+            if not self._took_new_keys():
+                raise
+            if self._landed(exc):
+                self._advance()
+            else:
+                self._commit(change)
 
     def _commit(self, change: Callable[[CommitProperties], None]) -> None:
         if (self._delta.transaction_version(_APPLICATION) or 0) != self.number:
@@ -165,6 +187,7 @@ class TableWriter:
 
         A merge carries no number of ours, since Delta's optimize takes none; it needs none, as it changes no row.
         """
+        self._took_new_keys()
         self._delta.update_incremental()
         if self._delta.transaction_version(_APPLICATION) != self.number:
             raise self._fenced()

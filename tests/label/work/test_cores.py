@@ -7,7 +7,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from label.work.made import todo
-from labelmill.errors import BundleError, ClusterError, NodeError
+from labelmill.errors import BundleError, ClusterError, CredentialsError, ForbiddenError, NodeError
+from labelmill.label.work import fetch, finish
 from labelmill.label.work.cores import ChunkLabeler
 from labelmill.model.engines import openvino_engine
 from labelmill.model.labeler import Labeler
@@ -105,7 +106,7 @@ def test_second_attempt_answers_as_the_first_would_have(stage):
 @pytest.fixture
 def on_a_strange_node(stage, tmp_path):
     """A stage whose worker may doubt its node, and ways to take from it what it needs."""
-    return replace(stage, doubts_its_node=True)
+    return replace(stage, alone=False, doubts_its_node=True)
 
 
 def test_a_worker_that_reads_no_picture_leaves_its_chunk_to_another_node(on_a_strange_node, tmp_path):
@@ -119,12 +120,71 @@ def test_a_worker_that_reads_no_picture_leaves_its_chunk_to_another_node(on_a_st
     assert labeler.label(0).statuses == {"ok": 11, "unsupported": 1}
 
 
-def test_a_worker_that_has_read_a_picture_believes_that_others_are_missing(on_a_strange_node, tmp_path):
+@pytest.fixture
+def later(on_a_strange_node, tmp_path):
+    """A worker that has read pictures, and the second half of them as its next chunk."""
     labeler = ChunkLabeler(on_a_strange_node)
     labeler.label(0)
+    items = on_a_strange_node.todo.read(0).drop_columns("lacking").slice(6)
+    stage = replace(on_a_strange_node, run_id="000000002-test", todo=todo(tmp_path, items, [3] * 6, "000000002-test"))
+    labeler._finisher._stage = labeler._stage = stage
+    return labeler
+
+
+def test_a_worker_that_can_still_read_what_it_read_believes_that_others_are_missing(later, tmp_path):
+    for number in range(6, 12):
+        (tmp_path / "images" / f"{number:02d}.jpg").unlink()
+    assert later.label(0).statuses == {"missing": 6}
+
+
+def test_a_worker_whose_folder_is_gone_all_at_once_leaves_its_chunk_to_another_node(later, tmp_path):
     (tmp_path / "images").rename(tmp_path / "elsewhere")
-    labeler._finisher._stage = labeler._stage = replace(on_a_strange_node, run_id="000000002-test")
-    assert labeler.label(0).statuses == {"missing": 12}
+    with pytest.raises(NodeError, match="images") as found:
+        later.label(0)
+    assert not found.value.certain
+
+
+def test_a_node_with_pictures_of_its_own_under_the_same_names_is_not_believed(on_a_strange_node, tmp_path):
+    for path in (tmp_path / "images").iterdir():
+        path.write_bytes(b"another")
+    with pytest.raises(NodeError, match="was listed as"):
+        ChunkLabeler(on_a_strange_node).label(0)
+    assert ChunkLabeler(replace(on_a_strange_node, doubts_its_node=False)).label(0).statuses == {"changed": 12}
+
+
+def test_a_worker_that_cannot_write_leaves_its_chunk_to_another_node(on_a_strange_node, monkeypatch):
+    def refuse(*_):
+        raise ForbiddenError("the disk is read-only")
+
+    labeler = ChunkLabeler(on_a_strange_node)
+    monkeypatch.setattr(finish, "put_data_file", refuse)
+    with pytest.raises(NodeError, match="read-only") as found:
+        labeler.label(0)
+    assert found.value.certain
+
+
+def test_access_denied_to_all_is_not_a_row_of_each_until_somebody_has_looked(stage, monkeypatch):
+    alone = replace(stage, doubts_its_node=True)
+    denied = [ForbiddenError("AccessDenied")] * 5
+    monkeypatch.setattr(fetch, "read_pictures", lambda items: denied[: len(items)])
+    with pytest.raises(NodeError, match="AccessDenied") as found:
+        ChunkLabeler(alone).label(0)
+    assert not found.value.certain
+    assert ChunkLabeler(replace(alone, doubts_its_node=False)).label(0).statuses == {"forbidden": 12}
+
+
+def test_keys_that_are_refused_end_no_picture_even_where_no_node_is_doubted(stage, monkeypatch):
+    labeler = ChunkLabeler(stage)
+    labeler.label(0)
+    labeler._finisher._stage = labeler._stage = replace(stage, run_id="000000002-test")
+
+    def refuse(items):
+        raise CredentialsError("ExpiredToken")
+
+    monkeypatch.setattr(fetch, "read_pictures", refuse)
+    with pytest.raises(NodeError, match="ExpiredToken") as found:
+        labeler.label(0)
+    assert found.value.certain
 
 
 def test_a_worker_that_sees_no_table_writes_nothing(on_a_strange_node, tmp_path):

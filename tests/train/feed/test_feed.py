@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from labelmill.errors import DataError, UnavailableError
+from labelmill.errors import DataError, ForbiddenError, NodeError, NotFoundError, UnavailableError
 from labelmill.images.transform import Preprocessing
 from labelmill.spec import TrainSpec
 from labelmill.train.feed import feed as feed_module
@@ -101,6 +101,16 @@ def test_too_many_unreadable_pictures_end_the_run_with_their_names(tmp_path: Pat
         path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(DataError, match=r"pictures cannot be read, and max_unreadable_rate allows 0.05(.|\n)*jpg: "):
         list(feed.training_batches(1))
+
+
+@pytest.mark.parametrize("answer", [NotFoundError("no such file"), ForbiddenError("AccessDenied")])
+def test_a_node_that_sees_none_of_the_pictures_is_not_taken_for_unreadable_ones(tmp_path, monkeypatch, answer):
+    feed = make_feed(shapes_spec(tmp_path))
+    monkeypatch.setattr(feed_module, "read_pictures", lambda items: [answer] * len(items))
+    for batches in (feed.training_batches(1), feed.validation_batches()):
+        with pytest.raises(NodeError, match=str(answer)):
+            list(batches)
+    assert not feed.unreadable
 
 
 def test_a_store_that_is_down_is_not_taken_for_unreadable_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

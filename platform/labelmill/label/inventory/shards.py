@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import parquet
 
-from labelmill.errors import DataError, NotFoundError, StorageError
+from labelmill.errors import CredentialsError, DataError, NotFoundError, StorageError
 from labelmill.label.inventory.item import member_of
 from labelmill.label.inventory.patterns import keys_below, left_out, met
 from labelmill.label.inventory.rows import picture_column
@@ -119,6 +119,8 @@ class Shards(Source):
                 yield from self._tar_items(shard, file)
             else:
                 yield from self._row_items(shard, file)
+        except CredentialsError:
+            raise
         except (StorageError, pa.ArrowException, OSError) as exc:
             logger.warning("%s: cannot be listed: %s", shard.uri, exc)
             yield _items(shard, [Member(None, 0, 0)])

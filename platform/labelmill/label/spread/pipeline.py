@@ -40,13 +40,14 @@ _PAUSE_S = 2.0  # of a node that gives a chunk back, or it would be through with
 
 @dataclass(frozen=True)
 class Refused:
-    """A chunk that a node gave back, since it reaches nothing that the job names."""
+    """A chunk that a node gave back, since it reaches nothing that the job names. `certain`: it is not the pictures."""
 
     chunk: int
     node: str  # its id
     address: str
     step_on: str  # what the step takes that could not be done there: "CPU" or "GPU"
     reason: str
+    certain: bool
 
 
 class Pipeline:
@@ -212,7 +213,7 @@ def _outcome(number: int, work: Callable[[], Chunk | pa.Table], step_on: str = "
         found = work()
     except NodeError as exc:
         time.sleep(_PAUSE_S)
-        refused = Refused(number, node, address, step_on, str(exc))
+        refused = Refused(number, node, address, step_on, str(exc), exc.certain)
         return json.dumps({"refused": asdict(refused)})
     except LabelmillError as exc:
         return json.dumps({"error": type(exc).__name__, "message": str(exc)})

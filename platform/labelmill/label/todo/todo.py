@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -42,6 +43,13 @@ class Todo:
         """The rows of one chunk (TODO_SCHEMA), ordered by shard, offset and uri."""
         part = _read_part(self.folder, _part_key(chunk // _CHUNKS_A_PART))
         return part.slice((chunk % _CHUNKS_A_PART) * self.chunk_rows, self.chunk_rows)
+
+    def sample(self, num_rows: int) -> pa.Table:
+        """So many rows drawn by chance, or all: of the same list always the same."""
+        chosen = sorted(random.Random(0).sample(range(self.num_rows), min(num_rows, self.num_rows)))
+        return pa.concat_tables(
+            self.read(row // self.chunk_rows).slice(row % self.chunk_rows, 1) for row in chosen
+        ).combine_chunks()
 
     def gone(self) -> Iterator[pa.Table]:
         """The pictures that are listed no more (GONE_SCHEMA), by model."""

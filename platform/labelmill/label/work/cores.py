@@ -36,12 +36,11 @@ class ChunkLabeler:
 
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
-        self._finisher, self._doubt = Finisher(stage), NodeDoubt(wanted=stage.doubts_its_node)
+        self._finisher, self._doubt = Finisher(stage), NodeDoubt(stage)
 
     @cached_property
     def _labelers(self) -> list[Labeler]:
-        with self._doubt.while_loading():
-            return [self._load(*pair) for pair in zip(self._stage.bundles, self._stage.engines, strict=True)]
+        return [self._load(*pair) for pair in zip(self._stage.bundles, self._stage.engines, strict=True)]
 
     def _load(self, bundle: Bundle, engine: EngineName) -> Labeler:
         stage = self._stage
@@ -57,12 +56,11 @@ class ChunkLabeler:
 
     def label(self, number: int) -> Chunk:
         """Make the data file of a chunk, unless an earlier attempt made it; and say what that took. NodeError: nothing
-        that it names can be read from here, and nothing was written."""
+        that it names can be read from here, or its file cannot be written, and was not."""
         started = time.perf_counter()
-        with self._doubt.while_loading():
+        with self._doubt.while_storing():
             items = self._stage.todo.read(number)  # first of all: who reads it sees the table's folder
-            found = self._finisher.finished_before(number)
-        chunk = found or self._label(number, items)
+            chunk = self._finisher.finished_before(number) or self._label(number, items)
         chunk.busy_s = time.perf_counter() - started
         chunk.spent = [newly_spent()]
         return chunk
@@ -70,7 +68,7 @@ class ChunkLabeler:
     def _label(self, number: int, items: pa.Table) -> Chunk:
         with numbered_attempt(self._stage.todo.folder, number) as attempt:
             answers, decided, seconds = self._answers(items, careful=attempt > 1)
-            self._doubt.look_at(answers[0])
+            self._doubt.look_at(items, answers[0])
             chunk = self._finisher.finish(number, items, answers, decided)
         chunk.seconds |= seconds
         chunk.computed_in = {gethostname(): ", ".join(dict.fromkeys(one.precision for one in self._labelers))}

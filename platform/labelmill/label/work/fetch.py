@@ -14,6 +14,7 @@ from pyarrow import parquet
 
 from labelmill.errors import (
     ChangedError,
+    CredentialsError,
     ForbiddenError,
     ImageError,
     NotFoundError,
@@ -59,7 +60,7 @@ def read_items(items: pa.Table) -> list[Fetched]:
     """The bytes of each item (ITEM_SCHEMA) in their order, an error in its picture's place; many are in flight at once.
 
     A StorageError may pass; an ImageError is what the row says for good. An object or shard that is no longer the
-    version listed is a ChangedError.
+    version listed is a ChangedError. CredentialsError is raised, as it is no picture's.
     """
     fetched: dict[int, Fetched] = {}
     objects: list[_Item] = []
@@ -164,6 +165,8 @@ def _read_row(item: _Item) -> Fetched:
     try:
         values, start = _ROWS.around(shard, item.etag, column, row)
         data = values[row - start].as_py()
+    except CredentialsError:
+        raise
     except StorageError as exc:
         return exc.with_traceback(None)
     except (pa.ArrowException, OSError, IndexError) as exc:
@@ -241,6 +244,8 @@ def _no_listing(item: _Item) -> StorageError | ImageError:
                 return _damage_of_parquet(file)
             if item.offset or not _begins_well(file):
                 return damage_of(file, item.offset or 0)
+    except CredentialsError:
+        raise
     except StorageError as exc:
         return exc.with_traceback(None)
     return _PASSING

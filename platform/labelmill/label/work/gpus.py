@@ -45,21 +45,20 @@ class Fetcher:
     """The first step, in a process of its own: reads pictures, and leaves to the GPU what it may decode."""
 
     def __init__(self, stage: Stage) -> None:
-        self._stage, self._doubt = stage, NodeDoubt(wanted=stage.doubts_its_node)
+        self._stage, self._doubt = stage, NodeDoubt(stage)
         self._finisher = Finisher(stage)
 
     def fetch(self, number: int) -> pa.Table | Chunk:
         """One row (FETCHED), or the chunk where an earlier attempt finished it. NodeError: nothing can be read here."""
         begun_at, started = time.time(), time.perf_counter()
-        with self._doubt.while_loading():
+        with self._doubt.while_storing():
             items = self._stage.todo.read(number)  # first of all: who reads it sees the table's folder
-            found = self._finisher.finished_before(number)
-        if found:
-            found.busy_s, found.spent = time.perf_counter() - started, [newly_spent()]
-            return found
-        with numbered_attempt(self._stage.todo.folder, number, "-fetch") as attempt:
-            pictures, seconds = self._pictures(items, careful=attempt > 1)
-            self._doubt.look_at(pictures)
+            if found := self._finisher.finished_before(number):
+                found.busy_s, found.spent = time.perf_counter() - started, [newly_spent()]
+                return found
+            with numbered_attempt(self._stage.todo.folder, number, "-fetch") as attempt:
+                pictures, seconds = self._pictures(items, careful=attempt > 1)
+                self._doubt.look_at(items, pictures)
         return self._row(number, begun_at, pictures, seconds)
 
     def _pictures(self, items: pa.Table, *, careful: bool) -> tuple[list[Picture | Answer], dict[str, float]]:
@@ -108,7 +107,7 @@ class Networks:
     """The second step, in the process that has a GPU, with the networks on it. Several threads may call it at once."""
 
     def __init__(self, stage: Stage) -> None:
-        self._stage, self._doubt = stage, NodeDoubt(wanted=stage.doubts_its_node)
+        self._stage, self._doubt = stage, NodeDoubt(stage)
         self._preprocessings = [bundle.preprocessing for bundle in stage.bundles]
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="gpu")
         self._lock = threading.Lock()
@@ -117,10 +116,11 @@ class Networks:
         self._threads.submit(self._gpu)  # while the first pictures are fetched; what fails is tried again, and said
 
     def show(self, fetched: pa.Table) -> pa.Table:
-        """One row (FETCHED) to one (ANSWERED). NodeError: the models cannot be read here."""
+        """One row (FETCHED) to one (ANSWERED). NodeError: the models, or the table's folder, cannot be read here."""
         row = Row(fetched)
         batch = ForGpu(row.bytes("jpegs"), row["sizes_bytes"], self._pixels(row), row["places"])
-        with numbered_attempt(self._stage.todo.folder, row["chunk"], "-network") as attempt:
+        notes = numbered_attempt(self._stage.todo.folder, row["chunk"], "-network")
+        with self._doubt.while_storing(), notes as attempt:
             gpu, started = self._gpu(), time.perf_counter()
             # A JPEG may have taken the process down: then each is decoded alone, and where that can be watched.
             size, spread = (1, map) if attempt > 1 else (self._stage.batch_size, self._threads.map)
@@ -132,7 +132,7 @@ class Networks:
         from labelmill.model.engines.torch_engine import TorchEngine, TorchOnGpu
 
         stage = self._stage
-        with self._lock, self._doubt.while_loading():
+        with self._lock:
             if self._loaded is None:
                 engines = [
                     TorchEngine(bundle, precision=stage.precision, embeddings=stage.embeddings)
@@ -201,19 +201,18 @@ class Writer:
     """The third step, in a process of its own: outputs to rows, and their data file."""
 
     def __init__(self, stage: Stage) -> None:
-        self._stage, self._finisher = stage, Finisher(stage)
-        self._doubt = NodeDoubt(wanted=stage.doubts_its_node)
+        self._stage, self._finisher, self._doubt = stage, Finisher(stage), NodeDoubt(stage)
 
     def write(self, answered_row: pa.Table) -> Chunk:
-        """One row (ANSWERED) to the chunk. NodeError: the table's folder cannot be read here."""
+        """One row (ANSWERED) to the chunk. NodeError: the table's folder cannot be read or written here."""
         row, stage = Row(answered_row), self._stage
-        with self._doubt.while_loading():
+        with self._doubt.while_storing():
             items = stage.todo.read(row["chunk"])
-        answers = [self._answers(row, network, items.num_rows) for network in range(len(stage.bundles))]
-        decided = self._finisher.decide(
-            items["uri"].to_pylist(), answers, lambda place: read_items(items.slice(place, 1))[0]
-        )
-        chunk = self._finisher.finish(row["chunk"], items, answers, decided)
+            answers = [self._answers(row, network, items.num_rows) for network in range(len(stage.bundles))]
+            decided = self._finisher.decide(
+                items["uri"].to_pylist(), answers, lambda place: read_items(items.slice(place, 1))[0]
+            )
+            chunk = self._finisher.finish(row["chunk"], items, answers, decided)
         found = json.loads(row.account({}))
         chunk.seconds |= found["seconds"]
         chunk.spent = [Spent.from_fields(spent) for spent in found["spent"]]

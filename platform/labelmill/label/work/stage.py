@@ -30,4 +30,5 @@ class Stage:
     batch_size: int
     names_are_exclusive: bool  # whether the store honours "write only if absent"
     receipt_pictures: int = 0  # small pictures of each label that the receipt wants to show
-    doubts_its_node: bool = False  # whether a worker that can read nothing at all leaves its chunk to another node
+    alone: bool = True  # on this machine, where no other node could do better
+    doubts_its_node: bool = False  # whether a worker that can read nothing of a chunk gives it back

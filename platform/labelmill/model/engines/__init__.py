@@ -8,6 +8,7 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from labelmill.cores import cores_here
 from labelmill.errors import BundleError
 from labelmill.model.bundle import Bundle
 
@@ -95,10 +96,13 @@ def load_engine(
     num_threads: int | None = None,
     embeddings: bool = False,
 ) -> Engine:
-    """The engine with the bundle's weights in it. `num_threads` bounds its CPU threads; None leaves it all cores.
+    """The engine with the bundle's weights in it. `num_threads` bounds its CPU threads; None leaves it all cores that
+    this process may use.
 
     Only the chosen engine's libraries are imported: openvino needs neither torch nor timm in this process.
     """
+    if num_threads is None and cores_here() < len(os.sched_getaffinity(0)):
+        num_threads = cores_here()  # both libraries look where they may run, and not for how much of the time
     if (choose_engine(bundle, precision) if engine == "auto" else engine) == "openvino":
         from labelmill.model.engines.openvino_engine import OpenVinoEngine
 

@@ -10,7 +10,6 @@ numpy let go of the interpreter while they work. A photograph of 110 KB holds it
 feed one worker 3,000 of them a second at most, however many cores it has.
 """
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -20,8 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labelmill.ahead import ahead
+from labelmill.cores import cores_here
 from labelmill.dataset import Examples
-from labelmill.errors import DataError, ImageError, LabelmillError, StorageError, UnavailableError
+from labelmill.errors import DataError, ImageError, LabelmillError, NodeError, StorageError, UnavailableError
 from labelmill.images.augment import training_pixels
 from labelmill.images.transform import Preprocessing, evaluation_pixels
 from labelmill.spec import TrainSpec
@@ -97,6 +97,7 @@ class Feed:
         self.batch_size = share.batch_size
         self._num_threads = num_threads
         self._kept: dict[str, bytes] = {}
+        self._has_read = False
         self._room_bytes = cache_size_bytes
 
     @classmethod
@@ -113,7 +114,7 @@ class Feed:
             rows=share.rows(len(pictures)),
             num_steps=-(-len(pictures) // share.batch_size),
             num_pictures=num_pictures,
-            num_threads=len(os.sched_getaffinity(0)),
+            num_threads=cores_here(),
             cache_size_bytes=_ALONE_CACHE_BYTES,
         )
 
@@ -201,11 +202,21 @@ class Feed:
             items = [(examples.uris[index].as_py(), examples.etags[index].as_py()) for index in indices]
             missing = [item for item in items if item[0] not in self._kept]
             read = dict(zip([uri for uri, _ in missing], read_pictures(missing), strict=True)) if missing else {}
+            self._check_one_is_there(read)
             self._keep(read)
             yield [
                 (index, read[uri] if uri in read else self._kept[uri])
                 for index, (uri, _) in zip(indices, items, strict=True)
             ]
+
+    def _check_one_is_there(self, read: dict[str, bytes | StorageError]) -> None:
+        """NodeError: of the first pictures none is, though the process that listed them saw them all."""
+        if self._has_read or not read:
+            return
+        reasons = [data for data in read.values() if isinstance(data, StorageError)]
+        self._has_read = len(reasons) < len(read)
+        if not self._has_read and not any(isinstance(reason, UnavailableError) for reason in reasons):
+            raise NodeError(f"not one of {len(reasons)} pictures can be read: {reasons[0]}")
 
     def _keep(self, read: dict[str, bytes | StorageError]) -> None:
         for uri, data in read.items():

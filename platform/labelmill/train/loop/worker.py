@@ -1,8 +1,8 @@
 """What Ray Train runs in each worker: take a share of the pictures, and train with the others."""
 
 import logging
-import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import psutil
@@ -11,7 +11,9 @@ import ray.train
 import ray.train.torch
 import torch
 
+from labelmill.cores import cores_here
 from labelmill.dataset import Examples
+from labelmill.errors import CredentialsError, NodeError, UnavailableError
 from labelmill.train.feed.balance import oversampled
 from labelmill.train.feed.feed import Feed, Share
 from labelmill.train.feed.resolution import check_sides
@@ -60,8 +62,32 @@ def take_part(
 ) -> None:
     """Train with the team on this worker's share of the training and validation examples.
 
-    `num_neighbours` workers share this node, this one counted. `keep` and `is_due` as in `loop.train`.
+    `num_neighbours` workers share this node, this one counted. `keep` and `is_due` as in `loop.train`. NodeError: this
+    node does not reach what the others do.
     """
+    with _named_node():
+        _take_part(job, team, examples, num_neighbours, keep, is_due)
+
+
+@contextmanager
+def _named_node() -> Iterator[None]:
+    try:
+        yield
+    except (CredentialsError, NodeError, UnavailableError) as exc:
+        raise NodeError(
+            f"node {ray.util.get_node_ip_address()}: {exc}. Every node needs credentials that the stores take, and the "
+            "folders that the spec names; then run the same spec again."
+        ) from exc
+
+
+def _take_part(
+    job: Job,
+    team: Team,
+    examples: tuple[Examples, Examples],
+    num_neighbours: int,
+    keep: Callable[[State], None],
+    is_due: Callable[[], bool],
+) -> None:
     num_cores = _num_cores() // num_neighbours
     torch.set_num_threads(max(1, num_cores))
     if team.device.type == "cpu":
@@ -98,4 +124,4 @@ def _num_cores() -> int:
     """Cores of this node: what Ray was told it has, but no more than this process may use."""
     here = ray.get_runtime_context().get_node_id()
     told = next((node["Resources"].get("CPU", 1) for node in ray.nodes() if node["NodeID"] == here), 1)
-    return max(1, min(int(told), len(os.sched_getaffinity(0))))
+    return max(1, min(int(told), cores_here()))

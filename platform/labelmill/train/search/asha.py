@@ -11,7 +11,7 @@ from ray.tune.schedulers import AsyncHyperBandScheduler
 from ray.tune.search.basic_variant import BasicVariantGenerator
 
 from labelmill.dataset import Examples
-from labelmill.errors import FencedError, LabelmillError
+from labelmill.errors import FencedError, LabelmillError, NodeError
 from labelmill.spec import Range, TrainSpec
 from labelmill.train.job import Job
 from labelmill.train.loop.pause import Pauses
@@ -125,6 +125,8 @@ def _run_trial(
         take_part(job, team, examples, _num_neighbours(job.spec, at_once), keep, pauses.is_due)
     except FencedError:
         raise  # no answer: the search is another process's
+    except NodeError:
+        raise  # says nothing of the trial: Ray Tune starts it again
     except LabelmillError as exc:  # a learning rate at which training diverges is an answer, too
         reached = folder.progress()
         tune.report({"epoch": reached.num_epochs if reached else 0, "metric": 0.0, "failure": str(exc)})
