@@ -30,7 +30,14 @@ from obstore.auth.boto3 import Boto3CredentialProvider
 from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
 from obstore.store import S3Store as ObstoreS3
 
-from labelmill.errors import ForbiddenError, NotFoundError, SlowDownError, StorageError, UnavailableError
+from labelmill.errors import (
+    ArchivedError,
+    ForbiddenError,
+    NotFoundError,
+    SlowDownError,
+    StorageError,
+    UnavailableError,
+)
 from labelmill.storage.patience import pace_of, patiently
 
 __all__ = [
@@ -48,6 +55,7 @@ Environment = tuple[tuple[str, str], ...]
 _AMAZON = re.compile(r"https://s3(\.[a-z0-9-]+)?\.amazonaws\.com")
 _THROTTLED = {"SlowDown", "Throttling", "ThrottlingException", "RequestLimitExceeded", "TooManyRequests"}
 _PASSING = {"RequestTimeout", "ConditionalRequestConflict"}
+_ARCHIVED = "InvalidObjectState"
 _REFUSED = {"AccessDenied", "ExpiredToken", "InvalidAccessKeyId", "InvalidToken", "SignatureDoesNotMatch"}
 
 
@@ -177,7 +185,10 @@ def explained(uri: str, endpoint: str) -> Iterator[None]:
         yield
     except ClientError as exc:
         raise _refusal(exc, uri, endpoint) from exc
-    except (NoCredentialsError, CredentialRetrievalError, PermissionDeniedError, UnauthenticatedError) as exc:
+    except (PermissionDeniedError, UnauthenticatedError) as exc:
+        archived = f"<Code>{_ARCHIVED}<" in str(exc)
+        raise (_archived(uri) if archived else _forbidden(uri, endpoint, _line(exc))) from exc
+    except (NoCredentialsError, CredentialRetrievalError) as exc:
         raise _forbidden(uri, endpoint, _line(exc)) from exc
     except FileNotFoundError as exc:
         raise NotFoundError(f"no such object: {uri!r} at {endpoint}") from exc
@@ -195,6 +206,8 @@ def _refusal(exc: ClientError, uri: str, endpoint: str) -> StorageError:
         return NotFoundError(f"no such bucket: {uri!r} at {endpoint}: create it, or correct the uri or the endpoint")
     if status == 404:
         return NotFoundError(f"no such object: {uri!r} at {endpoint}")
+    if code == _ARCHIVED:
+        return _archived(uri)
     if status in (401, 403) or code in _REFUSED:
         return _forbidden(uri, endpoint, code)
     if status == 501:
@@ -204,6 +217,10 @@ def _refusal(exc: ClientError, uri: str, endpoint: str) -> StorageError:
     if status >= 500 or status == 408 or code in _PASSING:
         return UnavailableError(f"{uri!r}: {endpoint} is failing, or not an S3 server: {_line(exc)}")
     return StorageError(f"{uri!r}: {_line(exc)}")
+
+
+def _archived(uri: str) -> ArchivedError:
+    return ArchivedError(f"{uri!r} lies in an archive: give it a storage class that is read at once")
 
 
 def _forbidden(uri: str, endpoint: str, why: str) -> ForbiddenError:
@@ -216,6 +233,8 @@ def _obstore_refusal(exc: BaseError, uri: str, endpoint: str) -> StorageError:
     status = found[1] if found else ""
     if status in ("429", "503") or (status and any(f"<Code>{code}<" in text for code in _THROTTLED)):
         return SlowDownError(f"{uri!r}: {_line(exc)}")
+    if f"<Code>{_ARCHIVED}<" in text:
+        return _archived(uri)
     permanent = status.startswith("4") and status != "408" and "<Code>RequestTimeout<" not in text
     if permanent and any(code in text for code in _REFUSED):
         return _forbidden(uri, endpoint, _line(exc))
