@@ -72,7 +72,7 @@ class FaultyProxy:
             altered = self.alter(handler.command, handler.path, headers, content) if self.alter else None
             if altered:
                 status, (headers, content) = min(status, 206), altered
-            _answer(handler, status, headers, content, len(content) if altered and content else None)
+            _answer(handler, status, headers, content, len(content) if altered and handler.command != "HEAD" else None)
             return
         handler.close_connection = True
         if fault != "lost" and content and handler.command != "HEAD":

@@ -165,7 +165,7 @@ def test_folders_that_are_not_mounted_stop_the_run_and_what_is_back_is_labelled_
     [
         (altered(lambda body: body.replace(b"<IsTruncated>false", b"<IsTruncated>true")), "gives no token"),
         (for_ever(fresh_tokens=False, keys=True), "begins anew"),
-        (altered(lambda body: body[: len(body) // 2]), "cut off"),
+        (altered(lambda body: body[: len(body) // 2]), "cuts its answers off"),
         (altered(lambda body: body.replace(b"in/f/</Prefix></C", b"in/g/</Prefix></C")), "'in/g/', and nothing in it"),
     ],
 )

@@ -75,9 +75,10 @@ def test_a_body_that_is_cut_off_is_asked_for_again(s3, behind, break_off):
     assert keys_of(open_store(s3), in_order=True) == ["a.jpg", "b.jpg"]
     proxy = behind(no_fault, alter=altered(break_off))
     began = time.monotonic()
-    with pytest.raises(UnavailableError, match=re.escape(proxy.endpoint)):
-        list(open_store(s3, timeout_s=3).list())
-    assert time.monotonic() - began < 10
+    with pytest.raises(UnavailableError, match=r"cut off|cuts its answers off|InternalError") as caught:
+        list(open_store(s3, timeout_s=6).list())
+    assert proxy.endpoint in str(caught.value)
+    assert time.monotonic() - began < 15
 
 
 def test_a_page_with_nothing_on_it_is_no_end():

@@ -215,7 +215,9 @@ def _refusal(exc: ClientError, uri: str, endpoint: str) -> StorageError:
     if status in (429, 503) or code in _THROTTLED:
         return SlowDownError(f"{uri!r}: {endpoint} is overloaded: {_line(exc)}")
     if status >= 500 or status == 408 or code in _PASSING:
-        return UnavailableError(f"{uri!r}: {endpoint} is failing, or not an S3 server: {_line(exc)}")
+        return UnavailableError(
+            f"{uri!r}: {endpoint} is failing, cuts its answers off, or is no S3 server: {_line(exc)}"
+        )
     return StorageError(f"{uri!r}: {_line(exc)}")
 
 
