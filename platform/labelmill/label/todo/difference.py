@@ -39,6 +39,7 @@ _RESIDENT_ROW_BYTES = 18
 _LISTED_BYTES = 100  # of a listed picture on disk: its uri and etag, compressed, and its hashes
 _WIDE_ROWS = 2048
 _COLUMNS = ("uri", "etag", "status", "model", "bundle_digest", "settings_digest", "run_id")
+_GONE_COLUMNS = (*_COLUMNS, "size_bytes", "modified_at")
 
 
 @dataclass(frozen=True)
@@ -139,61 +140,78 @@ class TableKeys:
         keys = {number: np.fromfile(self._file(number), KEY) for number in files}
         return Index(keys, bits, self._wanted.everything)
 
-    def gone(self, table: LabelTable, uri_hashes: NDArray[np.uint64]) -> duckdb.DuckDBPyRelation:
+    def gone(self, table: LabelTable, uri_hashes: NDArray[np.uint64]) -> Iterator[pa.RecordBatch]:
         """The newest row of each picture and name of a model with one of these hashes, unless it says `deleted`.
 
         Columns of the row, and `model` as the number of the first model of that name. The table is read once more,
         which only a night with deleted pictures pays for.
         """
-        columns = (*_COLUMNS, "size_bytes", "modified_at")
-        table.attach(self._connection, "labels", columns, models=self._wanted.names)
+        return self._select(table, f"{self._gone(uri_hashes)} ORDER BY model, uri", _GONE_COLUMNS)
+
+    def folders_of_gone(self, table: LabelTable, uri_hashes: NDArray[np.uint64]) -> Iterator[pa.RecordBatch]:
+        """In which folders these were, and how many pictures in each."""
+        folder = "regexp_replace(uri, '[^/]*$', '')"
+        counts = (
+            f"SELECT {folder} AS folder, count(DISTINCT uri) AS pictures FROM ({self._gone(uri_hashes)}) GROUP BY 1"
+        )
+        return self._select(table, counts, _GONE_COLUMNS)
+
+    def _gone(self, uri_hashes: NDArray[np.uint64]) -> str:
         self._connection.register("gone", pa.table({"uri_hash": uri_hashes}))
         here = uri_hash(self.salt)
         names = [model.partition("@")[0] for model in self._wanted.models]
         number = _case("split_part(model, '@', 1)", {name: names.index(name) for name in self._wanted.names})
         rows = f"SELECT *, {number} AS number FROM labels WHERE {here} IN (SELECT uri_hash FROM gone)"
         newest = "QUALIFY row_number() OVER (PARTITION BY uri, number ORDER BY run_id DESC) = 1"
-        return self._connection.sql(
+        return (
             f"SELECT uri, size_bytes, etag, modified_at, NULL::VARCHAR AS archive, number::INTEGER AS model "
             f"FROM (SELECT * FROM ({rows}) WHERE number IS NOT NULL AND {self._is_below()} {newest}) "
             "WHERE status <> 'deleted'"
         )
 
-    def returned(self, table: LabelTable) -> pa.RecordBatchReader:
+    def returned(self, table: LabelTable) -> Iterator[pa.RecordBatch]:
         """The last final row (DATA_SCHEMA) of each uri, etag and model, as bits, in the relation `back`.
 
-        The table is read twice more, which only a night on which pictures come back pays for.
+        The table is read twice more, which only a night on which pictures come back pays for: first for which rows
+        these are, then for the rows, which may be wide.
         """
         bits = _case("bundle_digest", self._wanted.bundles)
-        same = "FROM labels JOIN back USING (uri, etag)"
-        table.attach(self._connection, "labels", _COLUMNS, models=self._wanted.names)
-        self._connection.execute(
-            "CREATE OR REPLACE TABLE last AS SELECT uri, etag, model, bundle_digest, max(run_id) AS run_id "
-            f"{same} WHERE ({bits} & back) <> 0 AND {self._is_final()} GROUP BY ALL"
+        last = (
+            "SELECT uri, etag, model, bundle_digest, max(run_id) AS run_id FROM labels JOIN back USING (uri, etag) "
+            f"WHERE ({bits} & back) <> 0 AND {self._is_final()} GROUP BY ALL"
         )
-        table.attach(self._connection, "labels", DATA_SCHEMA.names, models=self._wanted.names)
+        beside = self._connection.cursor()  # a connection answers one query at a time
+        beside.execute("CREATE TABLE last (uri TEXT, etag TEXT, model TEXT, bundle_digest TEXT, run_id TEXT)")
+        for batch in self._select(table, last, _COLUMNS):
+            beside.register("batch", batch)
+            beside.execute("INSERT INTO last SELECT * FROM batch")
         columns = ", ".join(f"labels.{name}" for name in DATA_SCHEMA.names)
-        return self._connection.sql(
-            f"SELECT {columns} FROM labels JOIN last USING (uri, etag, model, bundle_digest, run_id)"
-        ).to_arrow_reader(_WIDE_ROWS)
+        rows = f"SELECT {columns} FROM labels JOIN last USING (uri, etag, model, bundle_digest, run_id)"
+        return self._select(table, rows, DATA_SCHEMA.names, _WIDE_ROWS)
 
-    def _scan(self, table: LabelTable) -> pa.RecordBatchReader:
-        wanted = self._wanted
-        bundle = _case("bundle_digest", {digest: place for place, digest in enumerate(wanted.bundles)})
+    def _scan(self, table: LabelTable) -> Iterator[pa.RecordBatch]:
+        bundle = _case("bundle_digest", {digest: place for place, digest in enumerate(self._wanted.bundles)})
         # Without a NOT: DuckDB 2.0.0's planner fails over one around a comparison that a file's statistics decide.
         tells = (
             f"CASE WHEN status = 'deleted' THEN {DELETED} WHEN bundle IS NOT NULL AND {self._is_final()} THEN {DONE} "
             f"WHEN bundle IS NOT NULL AND {self._is_final('archived')} THEN {ARCHIVED} ELSE 0 END"
         )
-        here = self._is_below() if wanted.below else "false"
+        here = self._is_below() if self._wanted.below else "false"
         rows = f"SELECT *, {self._name()} AS name, {bundle} AS bundle FROM labels"
         rows = f"SELECT *, {tells} AS tells, CASE WHEN {here} THEN {HERE} ELSE 0 END AS here FROM ({rows})"
-        table.attach(self._connection, "labels", _COLUMNS, models=wanted.names)
-        return self._connection.sql(
+        keys = (
             f"SELECT {both_hashes(self.salt)}, coalesce(try_cast(split_part(run_id, '-', 1) AS UINTEGER), 0) AS run, "
             f"name::UTINYINT AS name, coalesce(bundle, 0)::UTINYINT AS bundle, (tells + here)::UTINYINT AS state "
             f"FROM ({rows}) WHERE name IS NOT NULL AND tells + here > 0"
-        ).to_arrow_reader(_BATCH_ROWS)
+        )
+        return self._select(table, keys, _COLUMNS)
+
+    def _select(
+        self, table: LabelTable, sql: str, columns: Sequence[str], batch_rows: int = _BATCH_ROWS
+    ) -> Iterator[pa.RecordBatch]:
+        """The rows of a SELECT over `labels`, which has these columns."""
+        table.attach(self._connection, "labels", columns, models=self._wanted.names)
+        yield from self._connection.sql(sql).to_arrow_reader(batch_rows)
 
     def _is_final(self, *statuses: str) -> str:
         """Of these settings, and with one of the `statuses`: those that are final for this run, where none is named."""

@@ -24,12 +24,15 @@ _UNSEEN, _SEEN, _LACKED, _NOT_EXPECTED = range(4)
 @dataclass(frozen=True)
 class Found:
     """Of each picture that was looked up: the models that lack a row, as bits, and those of them that had one before
-    it was deleted (`back`); whether its uri is known at all, and whether it, or the same uri before it, lacks a row."""
+    it was deleted (`back`); and the place of its uri among those of its file, -1 where it is not known."""
 
     lacking: NDArray[np.int64]
     back: NDArray[np.int64]
-    known: NDArray[np.bool_]
-    is_open: NDArray[np.bool_]
+    place: NDArray[np.int64]
+
+    @property
+    def known(self) -> NDArray[np.bool_]:
+        return self.place >= 0
 
 
 class Index:
@@ -47,17 +50,25 @@ class Index:
         """Of pictures that lie in an archive (`archived`), a row that says so counts."""
         count = len(uri_hashes)
         lacking, back = np.full(count, self._everything, np.int64), np.zeros(count, np.int64)
-        known, is_open = np.zeros(count, np.bool_), np.ones(count, np.bool_)
+        place = np.full(count, -1, np.int64)
         order, pieces = by_file(uri_hashes)
         for number, piece in pieces:
             here = order[piece]
-            file, everything = self._files[number], self._everything
-            at, done, before, shelved = file.look_up(uri_hashes[here], etag_hashes[here])
-            known[here] = at >= 0
-            lacking[here] = everything & ~done & ~np.where(archived[here], shelved, 0)
+            place[here], done, before, shelved = self._files[number].look_up(uri_hashes[here], etag_hashes[here])
+            lacking[here] = self._everything & ~done & ~np.where(archived[here], shelved, 0)
             back[here] = lacking[here] & before
-            is_open[here] = file.note(at, lacking[here] != 0)
-        return Found(lacking, back, known, is_open)
+        return Found(lacking, back, place)
+
+    def note(self, uri_hashes: NDArray[np.uint64], found: Found) -> NDArray[np.bool_]:
+        """Note what was listed; whether each picture, or one of its uri that was listed before or beside it, lacks a
+        row: of a uri that is listed twice one counts, and it may be the one that lacks none."""
+        is_open: NDArray[np.bool_] = found.lacking != 0
+        order, pieces = by_file(uri_hashes)
+        for number, piece in pieces:
+            here = order[piece]
+            here = here[found.place[here] >= 0]
+            is_open[here] = self._files[number].note(found.place[here], is_open[here])
+        return is_open
 
     @property
     def num_listed(self) -> int:
@@ -114,14 +125,9 @@ class _Sorted:
         return first, done, before, shelved
 
     def note(self, first: NDArray[np.int64], lacks: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Note what was listed; whether each picture, or one of its uri that was listed before or beside it, lacks a
-        row: of a uri that is listed twice one counts, and it may be the one that lacks none."""
-        known = first >= 0
-        seen = first[known]
-        self.seen[seen] = np.where(self.seen[seen] == _LACKED, np.uint8(_LACKED), np.uint8(_SEEN))
-        self.seen[first[known & lacks]] = _LACKED
-        is_open = lacks.copy()
-        is_open[known] = self.seen[seen] == _LACKED
+        self.seen[first] = np.where(self.seen[first] == _LACKED, np.uint8(_LACKED), np.uint8(_SEEN))
+        self.seen[first[lacks]] = _LACKED
+        is_open: NDArray[np.bool_] = self.seen[first] == _LACKED
         return is_open
 
     def _same_uri(

@@ -16,6 +16,7 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from labelmill.ahead import ahead
 from labelmill.label.inventory.item import ITEM_SCHEMA
@@ -25,7 +26,7 @@ from labelmill.label.todo.index import Found
 from labelmill.label.todo.room import full_disk_named
 from labelmill.label.todo.settings import Settings
 from labelmill.label.todo.todo import TODO_SCHEMA, UNREAD_SCHEMA, Todo, write_todo
-from labelmill.label.todo.vanished import Vanished, folders_of, too_many
+from labelmill.label.todo.vanished import Vanished, outermost, too_many
 from labelmill.storage import Store
 from labelmill.table.row import DATA_SCHEMA
 from labelmill.table.table import LabelTable
@@ -111,23 +112,23 @@ class _Lack:
         for files, rows in in_groups(ahead(_in_order(listing), 1), self._keys.groups(), self._folder):
             index = self._keys.index(files)
             for batch in rows:
-                archived = pc.is_valid(batch["archive"]).to_numpy()
-                found = index.look_up(batch["uri_hash"].to_numpy(), batch["etag_hash"].to_numpy(), archived)
-                if found.is_open.any():
-                    self._keep(batch, found)
+                uris, archived = batch["uri_hash"].to_numpy(), pc.is_valid(batch["archive"]).to_numpy()
+                found = index.look_up(uris, batch["etag_hash"].to_numpy(), archived)
+                if (is_open := index.note(uris, found)).any():
+                    self._keep(batch, found, is_open)
             self._num_known += index.num_listed
             self._num_expected += index.num_expected
             if wanted.below:
                 self._not_listed.append(index.not_listed())
             del index  # before the next group's is built
 
-    def _keep(self, rows: pa.Table, found: Found) -> None:
+    def _keep(self, rows: pa.Table, found: Found, is_open: NDArray[np.bool_]) -> None:
         if (found.lacking != found.back).any():
             self._on_first()
         columns = {"lacking": found.lacking & ~found.back, "back": found.back, "known": found.known}
         for name, values in columns.items():
             rows = rows.append_column(name, pa.array(values))
-        self._connection.register("rows", rows.drop_columns(["etag_hash"]).filter(pa.array(found.is_open)))
+        self._connection.register("rows", rows.drop_columns(["etag_hash"]).filter(pa.array(is_open)))
         self._connection.execute("INSERT INTO todo BY NAME SELECT * FROM rows")
         self._connection.unregister("rows")
 
@@ -165,7 +166,8 @@ class _Lack:
         num_gone = sum(map(len, self._not_listed))
         if self._table is None or not too_many(num_gone, self._num_expected, limit):
             return None
-        folders = folders_of(self._keys.gone(self._table, np.concatenate(self._not_listed)))
+        leaves = self._keys.folders_of_gone(self._table, np.concatenate(self._not_listed))
+        folders = outermost(pa.Table.from_batches(leaves))
         return Vanished(self._wanted.below or "", self._num_expected, num_gone, limit, folders)
 
     def rows(self) -> Iterator[pa.Table]:
@@ -182,8 +184,8 @@ class _Lack:
         """What is listed no more, then what lies in an archive (UNREAD_SCHEMA). Each is asked for with its first one:
         DuckDB answers one query at a time."""
         if self._table is not None and any(len(hashes) for hashes in self._not_listed):
-            gone = self._keys.gone(self._table, np.concatenate(self._not_listed)).order("model, uri")
-            yield from _tables(gone.to_arrow_reader(_BATCH_ROWS), UNREAD_SCHEMA)
+            gone = self._keys.gone(self._table, np.concatenate(self._not_listed))
+            yield from _tables(gone, UNREAD_SCHEMA)
         columns = ", ".join(UNREAD_SCHEMA.names[:-1])
         archived = self._connection.sql(
             f"SELECT {columns}, number::INTEGER AS model "
@@ -208,7 +210,7 @@ def _in_order(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
         start += table.num_rows
 
 
-def _tables(batches: pa.RecordBatchReader, schema: pa.Schema) -> Iterator[pa.Table]:
+def _tables(batches: Iterator[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.Table]:
     return (pa.Table.from_batches([batch]).cast(schema) for batch in batches)
 
 

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-if TYPE_CHECKING:  # workers read to-do lists, and need no DuckDB
-    import duckdb
-
-__all__ = ["Vanished", "folders_of", "too_many"]
+__all__ = ["Vanished", "outermost", "too_many"]
 
 _JUDGED_FROM = 200  # pictures that the table holds
 _FOLDERS_NAMED = 12
@@ -44,18 +40,16 @@ def too_many(num_gone: int, num_held: int, limit: float) -> bool:
     return num_held >= _JUDGED_FROM and num_gone > limit * num_held
 
 
-def folders_of(gone: duckdb.DuckDBPyRelation) -> tuple[tuple[str, int], ...]:
-    """The folders in which the pictures (`uri`) were, the fullest first, with their number: those that follow the
-    folder that all of them have in common."""
-    folders = gone.query(
-        "vanished",
-        "SELECT regexp_replace(uri, '[^/]*$', '') AS folder, count(DISTINCT uri) AS n FROM vanished GROUP BY 1",
-    ).to_arrow_table()
-    common = _common_folder(*pc.min_max(folders["folder"]).as_py().values())
-    place = pc.replace_substring_regex(pc.utf8_slice_codeunits(folders["folder"], len(common)), "/.*", "/")
-    counts = pa.table({"place": place, "n": folders["n"]}).group_by("place").aggregate([("n", "sum")])
-    ordered = counts.sort_by([("n_sum", "descending"), ("place", "ascending")]).to_pylist()
-    return tuple((common + row["place"], row["n_sum"]) for row in ordered)
+def outermost(leaves: pa.Table) -> tuple[tuple[str, int], ...]:
+    """The folders, the fullest first, with the number of pictures below each: those that follow the folder that all
+    `leaves` (folder, pictures) have in common."""
+    common = _common_folder(*pc.min_max(leaves["folder"]).as_py().values())
+    place = pc.replace_substring_regex(pc.utf8_slice_codeunits(leaves["folder"], len(common)), "/.*", "/")
+    counts = (
+        pa.table({"place": place, "pictures": leaves["pictures"]}).group_by("place").aggregate([("pictures", "sum")])
+    )
+    ordered = counts.sort_by([("pictures_sum", "descending"), ("place", "ascending")]).to_pylist()
+    return tuple((common + row["place"], row["pictures_sum"]) for row in ordered)
 
 
 def _common_folder(first: str, last: str) -> str:
