@@ -47,8 +47,8 @@ def receipts(table):
 def test_a_picture_goes_and_comes_back_and_a_damaged_one_is_tried_again(tmp_path):
     make_bundle(str(tmp_path / "registry"))
     images, table = tmp_path / "images", tmp_path / "labels"
-    images.mkdir()
-    for name in ("stays.jpg", "goes.jpg"):
+    (images / "inner").mkdir(parents=True)
+    for name in ("stays.jpg", "inner/goes.jpg"):
         (images / name).write_bytes(picture(1))
     (images / "damaged.jpg").write_bytes(picture(2)[:300])
     job = label_spec(
@@ -57,7 +57,7 @@ def test_a_picture_goes_and_comes_back_and_a_damaged_one_is_tried_again(tmp_path
     first = labelmill("run", job)
     assert first.returncode == 0, first.stderr
 
-    (images / "goes.jpg").rename(tmp_path / "goes.jpg")
+    (images / "inner").rename(tmp_path / "inner")
     for _ in range(2):  # the second night has nothing new to say of it
         night = labelmill("run", job)
         assert night.returncode == 0, night.stderr
@@ -71,7 +71,7 @@ def test_a_picture_goes_and_comes_back_and_a_damaged_one_is_tried_again(tmp_path
     }
     assert "no longer in the store" in labelmill("labels", table, "--status", "deleted").stdout
 
-    (tmp_path / "goes.jpg").rename(images / "goes.jpg")  # as it was: the same etag
+    (tmp_path / "inner").rename(images / "inner")  # as it was: the same etag
     back = labelmill("run", job, "--set", "retry=[unreadable]")
     assert back.returncode == 0, back.stderr
     assert history(table) == {

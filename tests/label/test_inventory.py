@@ -13,7 +13,7 @@ from labelmill.errors import ArchivedError, DataError, NotFoundError
 from labelmill.label.inventory.inventory import open_inventory
 from labelmill.label.inventory.item import ITEM_SCHEMA
 from labelmill.spec import Images
-from labelmill.storage import open_store, read_pictures
+from labelmill.storage import open_store, read_pictures, traffic
 from shards import tar_shard
 
 
@@ -348,6 +348,15 @@ def test_a_prefix_says_what_lies_in_an_archive(s3, s3_buckets):
     assert archives == dict.fromkeys(classes) | {"GLACIER": "GLACIER", "DEEP_ARCHIVE": "DEEP_ARCHIVE"}
     results = read_pictures([(uri, row["etag"]) for uri, row in sorted(found.items())])
     assert [type(result) for result in results] == [ArchivedError, ArchivedError, bytes, bytes, bytes]
+
+
+def test_a_shard_in_an_archive_stands_for_itself_and_is_not_read(s3, s3_buckets):
+    bucket = s3_buckets.Bucket(s3.removeprefix("s3://"))
+    bucket.put_object(Key="in/a.tar", Body=b"x", StorageClass="GLACIER")
+    before = traffic()
+    found = listed(shards=f"{s3}/in")
+    assert {uri: row["archive"] for uri, row in found.items()} == {f"{s3}/in/a.tar": "GLACIER"}
+    assert (traffic() - before).gets == 0
 
 
 # ---- lists that are cut short ----

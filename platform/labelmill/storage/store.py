@@ -36,6 +36,7 @@ class ObjectInfo:
     size_bytes: int
     etag: str
     modified_at: datetime
+    archive: str | None = None  # as a listing tells it
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from labelmill.ahead import ahead
 from labelmill.label.inventory.item import ITEM_SCHEMA
 from labelmill.label.todo.difference import TableKeys, Wanted, in_groups
-from labelmill.label.todo.hashing import hashed
-from labelmill.label.todo.index import Found
+from labelmill.label.todo.hashing import hashed, hashed_before
+from labelmill.label.todo.index import Found, Index
 from labelmill.label.todo.room import full_disk_named
 from labelmill.label.todo.settings import Settings
 from labelmill.label.todo.todo import TODO_SCHEMA, UNREAD_SCHEMA, Todo, write_todo
@@ -114,6 +114,7 @@ class _Lack:
             for batch in rows:
                 uris, archived = batch["uri_hash"].to_numpy(), pc.is_valid(batch["archive"]).to_numpy()
                 found = index.look_up(uris, batch["etag_hash"].to_numpy(), archived)
+                self._look_up_before(index, batch, found)
                 if (is_open := index.note(uris, found)).any():
                     self._keep(batch, found, is_open)
             self._num_known += index.num_listed
@@ -121,6 +122,18 @@ class _Lack:
             if wanted.below:
                 self._not_listed.append(index.not_listed())
             del index  # before the next group's is built
+
+    def _look_up_before(self, index: Index, rows: pa.Table, found: Found) -> None:
+        """A file's row of which size and time of writing agree counts, though it was made before etags said more."""
+        places = np.flatnonzero(found.known & (found.lacking != 0))
+        if not len(places):
+            return
+        of_files, hashes = hashed_before(rows.select(["uri", "etag"]).take(places), self._connection, self._keys.salt)
+        if len(of_files):
+            none, here = np.zeros(len(of_files), np.bool_), places[of_files]
+            older = index.look_up(hashes["uri_hash"].to_numpy(), hashes["etag_hash"].to_numpy(), none)
+            found.lacking[here] &= older.lacking
+            found.back[here] &= found.lacking[here]
 
     def _keep(self, rows: pa.Table, found: Found, is_open: NDArray[np.bool_]) -> None:
         if (found.lacking != found.back).any():
@@ -154,6 +167,7 @@ class _Lack:
         return Todo(
             folder,
             num_rows,
+            chunk_rows=1,
             listed=listed,
             num_done=listed - num_open,
             num_gone=vanished.num_gone if vanished else 0,

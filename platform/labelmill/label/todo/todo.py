@@ -34,9 +34,9 @@ class Todo:
 
     folder: str
     num_rows: int
+    chunk_rows: int
     listed: int  # pictures, each counted once
-    num_done: int  # of these: that need no row
-    chunk_rows: int = 1
+    num_done: int = 0  # of these: that need no row
     num_gone: int = 0  # rows, one for each model of a picture
     num_archived: int = 0
     num_returned: int = 0
