@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urlsplit
 
-__all__ = ["FAULTS", "FaultyProxy", "by_chance", "faulty_proxy"]
+__all__ = ["FAULTS", "Alter", "FaultyProxy", "by_chance", "faulty_proxy", "no_fault"]
 
 FAULTS = ("slow_down", "error", "reset", "truncated", "stalled", "lost", "forbidden", "full")
 _REFUSALS = {
@@ -24,6 +24,8 @@ _REFUSALS = {
 }
 
 Decide = Callable[[str, str, int], str | None]
+Headers = list[tuple[str, str]]
+Alter = Callable[[str, str, Headers, bytes], tuple[Headers, bytes] | None]
 
 
 class FaultyProxy:
@@ -33,10 +35,12 @@ class FaultyProxy:
     `number` counts the requests of one method and key, from 0. `decide` may do something to the store first; it gives
     None, or one of FAULTS: a refusal (slow_down 503, error 500, forbidden 403, full 507); half of the body and then a
     reset, an early end, or nothing more for `stall_s`; or no answer at all to a request that was carried out (lost).
+    `alter(method, path, headers, body)` gives what the client gets instead, as a success, of a whole answer, or None to
+    leave it; the path has its query.
     """
 
-    def __init__(self, target: str, decide: Decide, stall_s: float) -> None:
-        self.decide, self.stall_s, self.target = decide, stall_s, urlsplit(target)
+    def __init__(self, target: str, decide: Decide, stall_s: float, alter: Alter | None) -> None:
+        self.decide, self.stall_s, self.target, self.alter = decide, stall_s, urlsplit(target), alter
         self.seen: Counter[tuple[str, str | None]] = Counter()  # (method, fault)
         self.requests: Counter[tuple[str, str]] = Counter()  # (method, key)
         self.refused: dict[str, tuple[int, str]] = {}
@@ -69,7 +73,10 @@ class FaultyProxy:
             return
         status, headers, content = self._forward(handler, body)
         if fault is None:
-            _answer(handler, status, headers, content, None)
+            altered = self.alter(handler.command, handler.path, headers, content) if self.alter else None
+            if altered:
+                status, (headers, content) = min(status, 206), altered
+            _answer(handler, status, headers, content, len(content) if altered and handler.command != "HEAD" else None)
             return
         handler.close_connection = True
         if fault != "lost" and content and handler.command != "HEAD":
@@ -112,9 +119,11 @@ _LENGTH = "content-length"
 
 
 @contextmanager
-def faulty_proxy(target: str, decide: Decide, *, stall_s: float = 60.0) -> Iterator[FaultyProxy]:
+def faulty_proxy(
+    target: str, decide: Decide, *, stall_s: float = 60.0, alter: Alter | None = None
+) -> Iterator[FaultyProxy]:
     """A running proxy; its address is `endpoint`."""
-    proxy = FaultyProxy(target, decide, stall_s)
+    proxy = FaultyProxy(target, decide, stall_s, alter)
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -146,6 +155,10 @@ def faulty_proxy(target: str, decide: Decide, *, stall_s: float = 60.0) -> Itera
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def no_fault(method: str, key: str, number: int) -> None:
+    """A `decide` that lets everything pass."""
 
 
 def by_chance(seed: int, **shares: float) -> Callable[[str, int], str | None]:

@@ -8,7 +8,8 @@
     │   │   └── CredentialsError   whatever we ask for: this machine has no keys, or none that the store takes
     │   ├── UnavailableError       the store did not answer; the same call may work later
     │   │   └── SlowDownError      because it is asked too often
-    │   └── ChangedError           the object is no longer the one that was listed
+    │   ├── ChangedError           the object is no longer the one that was listed
+    │   └── ArchivedError          the object lies in an archive, and cannot be read before it is restored
     ├── ImageError                 one picture has no labels; it ends as a row, never as the end of a run
     │   ├── UnreadableError        damaged
     │   ├── UnsupportedError       not a picture of a format on the closed list
@@ -22,6 +23,7 @@
     ├── BusyError                  another run holds the lease of a table, or of a training run
     ├── FencedError                another run took the lease over; nothing of ours may be committed any more
     ├── FailureBudgetError         too many pictures failed; the run stopped and kept what it committed
+    ├── VanishedError              too many pictures are gone; the run stopped before it wrote anything
     └── ClusterError               Ray did not do what was asked, or a server could not listen
         ├── NoRayError             it could not be started or reached
         └── NodeError              a node of the cluster reaches nothing of what a job names
@@ -30,6 +32,7 @@ A message says what was expected, what came, and what to do, on one line. It nev
 """
 
 __all__ = [
+    "ArchivedError",
     "BundleError",
     "BusyError",
     "ChangedError",
@@ -55,6 +58,7 @@ __all__ = [
     "UnavailableError",
     "UnreadableError",
     "UnsupportedError",
+    "VanishedError",
     "first_line",
 ]
 
@@ -91,6 +95,9 @@ class SlowDownError(UnavailableError): ...
 
 
 class ChangedError(StorageError): ...
+
+
+class ArchivedError(StorageError): ...
 
 
 class ImageError(LabelmillError):
@@ -140,6 +147,10 @@ class FencedError(LabelmillError): ...
 
 class FailureBudgetError(LabelmillError):
     exit_code = 3
+
+
+class VanishedError(LabelmillError):
+    exit_code = 4
 
 
 class ClusterError(LabelmillError): ...

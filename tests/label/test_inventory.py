@@ -9,11 +9,11 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from labelmill.errors import DataError, NotFoundError
+from labelmill.errors import ArchivedError, DataError, NotFoundError
 from labelmill.label.inventory.inventory import open_inventory
 from labelmill.label.inventory.item import ITEM_SCHEMA
 from labelmill.spec import Images
-from labelmill.storage import open_store
+from labelmill.storage import open_store, read_pictures, traffic
 from shards import tar_shard
 
 
@@ -295,3 +295,86 @@ def test_an_inventory_that_is_none_is_one_clear_error(s3):
     uri = inventory_at(store, "CSV", "Bucket, Key", [b"not gzip"])
     with pytest.raises(DataError, match="cannot be read"):
         listed(inventory=uri)
+
+
+@pytest.mark.parametrize("damage", ["missing", "shorter", "longer"])
+@pytest.mark.parametrize("kind", ["CSV", "Parquet"])
+def test_an_inventory_whose_files_are_not_as_it_says_is_one_clear_error(s3, kind, damage):
+    store = open_store(s3)
+    data = [gzip.compress(b'"photos","a.jpg"'), gzip.compress(b'"photos","b.jpg"')]
+    if kind == "Parquet":
+        data = [manifest_bytes("x.parquet", [{"bucket": "photos", "key": name}]) for name in ("a.jpg", "b.jpg")]
+    uri = inventory_at(store, kind, "Bucket, Key", data)
+    cut = f"inv/data/1.{'csv.gz' if kind == 'CSV' else 'parquet'}"
+    if damage == "missing":
+        store.delete(cut)
+    else:
+        store.write(cut, data[1][:-3] if damage == "shorter" else data[1] + b"...")
+    with pytest.raises(DataError, match="is not there" if damage == "missing" else r"says that .* bytes, and it has"):
+        listed(inventory=uri)
+
+
+@pytest.mark.parametrize("kind", ["CSV", "Parquet"])
+def test_an_inventory_says_what_lies_in_an_archive(s3, kind):
+    classes = ["STANDARD", "GLACIER", "GLACIER_IR", "DEEP_ARCHIVE", *["INTELLIGENT_TIERING"] * 4]
+    tiers = ["", "", "", "", "FREQUENT", "ARCHIVE_INSTANT", "ARCHIVE", "DEEP_ARCHIVE"]
+    names = ("bucket", "key", "e_tag", "storage_class", "intelligent_tiering_access_tier")
+    lines = [("photos", f"{n}.jpg", "e", *told) for n, told in enumerate(zip(classes, tiers, strict=True))]
+    rows = [dict(zip(names, line, strict=True)) for line in lines]
+    data = manifest_bytes("x.parquet", rows)
+    if kind == "CSV":
+        data = gzip.compress("\n".join(",".join(f'"{value}"' for value in row.values()) for row in rows).encode())
+    schema = "Bucket, Key, ETag, StorageClass, IntelligentTieringAccessTier"
+    found = listed(inventory=inventory_at(open_store(s3), kind, schema, [data]))
+    assert [row["archive"] for _, row in sorted(found.items())] == [
+        None,
+        "GLACIER",
+        None,
+        "DEEP_ARCHIVE",
+        None,
+        None,
+        "INTELLIGENT_TIERING ARCHIVE",
+        "INTELLIGENT_TIERING DEEP_ARCHIVE",
+    ]
+
+
+def test_a_prefix_says_what_lies_in_an_archive(s3, s3_buckets):
+    bucket = s3_buckets.Bucket(s3.removeprefix("s3://"))
+    classes = ("STANDARD", "GLACIER", "GLACIER_IR", "DEEP_ARCHIVE", "STANDARD_IA")
+    for name in classes:
+        bucket.put_object(Key=f"in/{name}", Body=b"x", StorageClass=name)
+    found = listed(prefix=f"{s3}/in")
+    archives = {uri.rpartition("/")[2]: row["archive"] for uri, row in found.items()}
+    assert archives == dict.fromkeys(classes) | {"GLACIER": "GLACIER", "DEEP_ARCHIVE": "DEEP_ARCHIVE"}
+    results = read_pictures([(uri, row["etag"]) for uri, row in sorted(found.items())])
+    assert [type(result) for result in results] == [ArchivedError, ArchivedError, bytes, bytes, bytes]
+
+
+def test_a_shard_in_an_archive_stands_for_itself_and_is_not_read(s3, s3_buckets):
+    bucket = s3_buckets.Bucket(s3.removeprefix("s3://"))
+    bucket.put_object(Key="in/a.tar", Body=b"x", StorageClass="GLACIER")
+    before = traffic()
+    found = listed(shards=f"{s3}/in")
+    assert {uri: row["archive"] for uri, row in found.items()} == {f"{s3}/in/a.tar": "GLACIER"}
+    assert (traffic() - before).gets == 0
+
+
+# ---- lists that are cut short ----
+
+
+@pytest.mark.parametrize("name", ["m.parquet", "m.csv", "m.jsonl", "m.csv.gz", "m.jsonl.gz"])
+def test_a_manifest_that_is_cut_short_is_an_error(tmp_path, name):
+    rows = [{"uri": f"s3://b/{n * 7919}.jpg", "etag": f"{n * 104729:x}"} for n in range(200_000)]
+    data = manifest_bytes(name, rows)
+    (tmp_path / name).write_bytes(data[: len(data) * 2 // 3 - (len(data) * 2 // 3) % 3])
+    with pytest.raises(DataError, match="cannot be read as its name says"):
+        for _ in open_inventory(Images(manifest=f"{tmp_path}/{name}")).list():
+            pass
+
+
+@pytest.mark.parametrize("name", ["m.parquet", "m.csv", "m.jsonl"])
+def test_rows_of_a_manifest_keep_their_order_though_some_have_to_be_asked_for(root, name):
+    rows = [{"uri": uri, "etag": etag} for uri, etag in (("a.jpg", None), ("x", "1"), ("in/b.jpg", None), ("y", "2"))]
+    root.write(name, manifest_bytes(name, rows))
+    table = pa.Table.from_batches(open_inventory(Images(manifest=root.address(name))).list(), schema=ITEM_SCHEMA)
+    assert table["uri"].to_pylist() == [root.address(row["uri"]) for row in rows]

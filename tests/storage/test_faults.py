@@ -3,7 +3,6 @@
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -18,25 +17,9 @@ from labelmill.errors import (
 )
 from labelmill.storage import Store, num_retries, open_store, patience, read_pictures
 from labelmill.storage.patience import Pace, pace_of, patiently
-from proxy import Decide, FaultyProxy, by_chance, faulty_proxy
+from proxy import by_chance
 
 PASSING = ("slow_down", "error", "reset", "truncated", "stalled", "lost")
-
-
-@pytest.fixture
-def behind(s3: str, s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Decide], FaultyProxy]]:
-    """Put a proxy with these faults between us and the bucket."""
-    running = []
-
-    def start(decide: Decide) -> FaultyProxy:
-        running.append(faulty_proxy(s3_endpoint, decide, stall_s=20))
-        proxy = running[-1].__enter__()
-        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
-        return proxy
-
-    yield start
-    for context in running:
-        context.__exit__(None, None, None)
 
 
 def pictures(bucket: str, count: int, size_bytes: int = 20_000) -> tuple[list[tuple[str, str]], list[bytes]]:

@@ -7,7 +7,17 @@ import pytest
 
 from labelmill.errors import UnavailableError
 from labelmill.storage import listing, open_store
-from labelmill.storage.listing import Page, pages_at_once
+from labelmill.storage.listing import pages_at_once
+from labelmill.storage.page import Page
+
+
+def page_of(keys=(), folders=()):
+    count = len(keys)
+    return Page(keys, [1] * count, ["e"] * count, ["2026-11-23T00:00:00Z"] * count, [None] * count, folders)
+
+
+def never(folder):
+    raise AssertionError(f"{folder} is not empty")
 
 
 class Bucket:
@@ -27,7 +37,7 @@ class Bucket:
             some = entries[start : start + self.page_keys]
             folders = [name for name, is_folder in some if is_folder]
             keys = [name for name, is_folder in some if not is_folder]
-            yield Page(keys, [1] * len(keys), ["e"] * len(keys), ["2026-11-23T00:00:00Z"] * len(keys), folders, None)
+            yield page_of(keys, folders)
 
     @staticmethod
     def entry(key, prefix, delimiter):
@@ -52,12 +62,12 @@ def keys_of(pages):
 def test_every_key_is_listed_once(keys, monkeypatch):
     monkeypatch.setattr(listing, "_WORTH_A_REQUEST", 5)
     bucket = Bucket(keys)
-    assert keys_of(pages_at_once(bucket.pages, "in/")) == Counter(keys)
+    assert keys_of(pages_at_once(bucket.pages, "in/", never)) == Counter(keys)
 
 
 def test_thousands_of_tiny_folders_are_passed_in_one_listing():
     bucket = Bucket([f"in/{user:05}/{n}" for user in range(2000) for n in range(2)], page_keys=1000)
-    assert sum(keys_of(pages_at_once(bucket.pages, "in/")).values()) == 4000
+    assert sum(keys_of(pages_at_once(bucket.pages, "in/", never)).values()) == 4000
     assert bucket.requests <= 1 + 8 + 4  # a look at the top, eight probes, and the listing itself
 
 
@@ -66,12 +76,12 @@ def test_large_folders_are_listed_at_the_same_time():
 
     def pages(prefix, Delimiter=None):  # noqa: N803
         if prefix == "in/":
-            yield Page([], [], [], [], [f"in/{n}/" for n in range(4)], None)
+            yield page_of(folders=[f"in/{n}/" for n in range(4)])
         else:
             together.wait(timeout=20)  # breaks unless all four are listed at once
-            yield Page([prefix + "x"], [1], ["e"], ["2026-11-23T00:00:00Z"], [], None)
+            yield page_of([prefix + "x"])
 
-    assert len(keys_of(pages_at_once(pages, "in/"))) == 4
+    assert len(keys_of(pages_at_once(pages, "in/", never))) == 4
 
 
 def test_no_more_pages_wait_than_are_taken():
@@ -80,9 +90,9 @@ def test_no_more_pages_wait_than_are_taken():
     def pages(prefix, Delimiter=None):  # noqa: N803
         for _ in range(1000):
             made.release()
-            yield Page([], [], [], [], [], None)
+            yield page_of()
 
-    listed = pages_at_once(pages, "")
+    listed = pages_at_once(pages, "", never)
     next(listed)
     listed.close()
     assert sum(made.acquire(blocking=False) for _ in range(1000)) < 100
@@ -92,10 +102,10 @@ def test_an_error_of_one_stream_ends_the_listing():
     def pages(prefix, Delimiter=None):  # noqa: N803
         if prefix:
             raise UnavailableError("no answer")
-        yield Page([], [], [], [], ["a/", "b/"], None)
+        yield page_of(folders=["a/", "b/"])
 
     with pytest.raises(UnavailableError, match="no answer"):
-        list(pages_at_once(pages, ""))
+        list(pages_at_once(pages, "", never))
 
 
 def test_a_bucket_lists_the_same_in_order_and_at_once(s3):

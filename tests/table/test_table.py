@@ -46,7 +46,7 @@ def uris(uri: str) -> list[str]:
 
 
 def test_the_closed_list_of_statuses_has_no_word_twice() -> None:
-    assert len(STATUSES) == len(set(STATUSES)) == len(FINAL) + len(RETRIED) == 11
+    assert len(STATUSES) == len(set(STATUSES)) == len(FINAL) + len(RETRIED) == 12
 
 
 def test_committed_rows_are_read_back_as_they_were(uri: str) -> None:

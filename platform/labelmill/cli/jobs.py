@@ -11,7 +11,7 @@ import typer
 
 from labelmill.cli.arguments import Overrides, SpecPath
 from labelmill.cli.output import print_findings, put
-from labelmill.errors import FailureBudgetError, SpecError
+from labelmill.errors import SpecError
 from labelmill.terminal import log_to, printable_lines
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def plan_command(
     """What would a label job do: counts, bytes, requests, time and money.
 
     Lists the store, subtracts the table, labels a random sample of what is left, and writes nothing. Exits with 3 when
-    so much of the sample fails that the run would stop.
+    so much of the sample fails that the run would stop, with 4 when so many pictures are gone.
 
     Example: labelmill plan jobs/label.yaml --json
     """
@@ -98,8 +98,8 @@ def plan_command(
     with log_to(sys.stderr):
         found = preview(loaded)
     put(found.to_json() if as_json else printable_lines(str(found)))
-    if found.would_stop:
-        raise typer.Exit(FailureBudgetError.exit_code)
+    if found.exit_code:
+        raise typer.Exit(found.exit_code)
 
 
 @jobs.command("run")

@@ -58,11 +58,12 @@ class Budget:
         return lambda receipt: (receipt.get("outcome"), receipt.get("bundle_digest")) == wanted
 
     def _check(self, statuses: Counter[str], where: str, now: str) -> None:
-        tried, limit = statuses.total(), self._spec.max_failure_rate
+        tried, limit = statuses.total() - statuses["archived"], self._spec.max_failure_rate
         failed = tried - statuses["ok"]
         if tried < (_TRIED_IF_ALL_FAIL if failed == tried else _TRIED) or failed <= limit * tried:
             return
-        failures = ", ".join(f"{status} {count:,}" for status, count in statuses.items() if status != "ok")
+        no_failure = ("ok", "archived")
+        failures = ", ".join(f"{status} {count:,}" for status, count in statuses.items() if status not in no_failure)
         raise FailureBudgetError(
             f"{failed:,} of the {tried:,} pictures tried have no labels ({failed / tried:.1%}{where}), "
             f"max_failure_rate allows {limit:.1%}: {failures}. "

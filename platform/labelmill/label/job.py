@@ -14,7 +14,7 @@ from typing import Literal
 import pyarrow as pa
 
 from labelmill.cluster import Connection, connect_ahead
-from labelmill.errors import SpecError, StorageError
+from labelmill.errors import SpecError, StorageError, VanishedError
 from labelmill.label.budget import Budget
 from labelmill.label.commits import Commits
 from labelmill.label.inventory.inventory import Inventory, open_inventory
@@ -23,10 +23,10 @@ from labelmill.label.receipt.account import Account
 from labelmill.label.receipt.receipt import Receipt
 from labelmill.label.receipt.usage import TreeUsage
 from labelmill.label.spread.workers import Workers, plan_workers, wants_gpus
-from labelmill.label.todo.deletion import put_deleted
 from labelmill.label.todo.plan import plan_todo
 from labelmill.label.todo.settings import Settings
 from labelmill.label.todo.todo import Todo
+from labelmill.label.todo.unread import put_unread
 from labelmill.label.work.stage import Stage
 from labelmill.model.bundle import Bundle
 from labelmill.model.engines import choose_engine
@@ -48,8 +48,9 @@ _PIPELINE = "labelmill.label.spread.pipeline"
 def run(loaded: LoadedSpec) -> Receipt:
     """Run the label job of a spec to its end and return its receipt.
 
-    BusyError: another run is on the table. FailureBudgetError: too many pictures failed. Whatever ends the run,
-    what it committed stays, and the same command goes on from there.
+    BusyError: another run is on the table. VanishedError: too many pictures are gone, nothing was written.
+    FailureBudgetError: too many pictures failed. Whatever ends the run, what it committed stays, and the same command
+    goes on from there.
     """
     spec = loaded.spec
     if not isinstance(spec, LabelSpec):
@@ -102,7 +103,7 @@ class _Run:
         with connect_ahead(_PIPELINE) as connection:
             with self.account.clock.step("listing and subtracting"):
                 todo = self._plan(listing, connection)
-                self._mark_deleted(todo)
+                self._put_unread(todo)
             if not todo.num_rows:
                 receipt = self._close("nothing to do")
                 self.budget.check_idle()
@@ -150,28 +151,39 @@ class _Run:
             run_id=self.writer.run_id,
             retry=self.spec.retry,
             below=self.inventory.complete_below,
+            max_vanished_rate=self.spec.max_vanished_rate,
             on_first=connection.begin,
             large_chunks=lambda: not wants_gpus(connection.resources(), self.spec.engine),
         )
+        if todo.vanished:
+            raise VanishedError(str(todo.vanished))
         self.account.receipt.pictures_listed = todo.listed
-        self.account.receipt.pictures_done_before = todo.listed - todo.num_rows
+        self.account.receipt.pictures_done_before = todo.num_done
         return todo
 
-    def _mark_deleted(self, todo: Todo) -> None:
-        if todo.num_gone:
-            logger.info("%s pictures are no longer in the store", f"{todo.num_gone:,}")
-            files = put_deleted(
-                todo,
-                self.bundles,
-                open_store(self.writer.uri),
-                settings_digest=self.settings.digest,
-                run_id=self.writer.run_id,
-                labelled_on=self.today,
-            )
-            for file in files:
-                self.commits.add(file)
-            self.commits.now()
-            self.account.receipt.pictures_deleted = todo.num_gone
+    def _put_unread(self, todo: Todo) -> None:
+        """What needs no worker is committed before one is asked for."""
+        receipt = self.account.receipt
+        receipt.pictures_deleted, receipt.pictures_returned = todo.num_gone, todo.num_returned
+        receipt.pictures_archived = todo.num_archived
+        for count, what in (
+            (todo.num_gone, "pictures are no longer in the store"),
+            (todo.num_returned, "pictures are there again as they were"),
+            (todo.num_archived, "pictures lie in an archive"),
+        ):
+            if count:
+                logger.info("%s %s", f"{count:,}", what)
+        files = put_unread(
+            todo,
+            self.bundles,
+            open_store(self.writer.uri),
+            settings_digest=self.settings.digest,
+            run_id=self.writer.run_id,
+            labelled_on=self.today,
+        )
+        for file in files:
+            self.commits.add(file)
+        self.commits.now()
 
     def _stage(self, todo: Todo, workers: Workers) -> Stage:
         spec = self.spec

@@ -20,7 +20,7 @@ from tempfile import TemporaryDirectory
 import pyarrow.compute as pc
 
 from labelmill.cluster import Resources, resources_at_hand
-from labelmill.errors import SpecError
+from labelmill.errors import FailureBudgetError, SpecError, VanishedError
 from labelmill.label.inventory.inventory import open_inventory
 from labelmill.label.receipt.amounts import bytes_text, duration
 from labelmill.label.receipt.clock import START_UP
@@ -58,6 +58,8 @@ class Preview:
     pictures_done: int
     pictures_to_label: int
     pictures_deleted: int
+    pictures_returned: int
+    pictures_archived: int
     bytes_to_read: int
     workers: int
     cores: float
@@ -67,6 +69,7 @@ class Preview:
     labelling_s: float
     requests: Traffic
     cost: Cost | None
+    vanished: str | None = None
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -79,10 +82,20 @@ class Preview:
 
     @property
     def would_stop(self) -> bool:
-        """Whether so many of the sample failed that it is hardly chance: the run would end over max_failure_rate."""
+        """Whether too many pictures are gone, or so many of the sample failed that it is hardly chance: the run would
+        end over max_vanished_rate or max_failure_rate."""
+        if self.vanished:
+            return True
         if not self.sample or self.pictures_to_label < SAMPLE_PICTURES:
             return False
         return _at_least(self.sample.failed, self.sample.num_pictures) > self.max_failure_rate
+
+    @property
+    def exit_code(self) -> int:
+        """What the run would end with."""
+        if not self.would_stop:
+            return 0
+        return VanishedError.exit_code if self.vanished else FailureBudgetError.exit_code
 
     def to_json(self) -> str:
         found = {**asdict(self), "wall_s": self.wall_s, "core_hours": self.core_hours, "would_stop": self.would_stop}
@@ -95,14 +108,20 @@ class Preview:
         lines = [
             f"{self.job}: {self.model} on {self.images}",
             f"{self.pictures_listed:,} pictures listed: {self.pictures_to_label:,} to label, {self.pictures_done:,} "
-            f"done, {self.pictures_deleted:,} deleted",
+            f"done, {self.pictures_deleted:,} deleted{self._unread()}",
         ]
-        if self.sample:
+        if self.vanished:
+            lines.append(f"the run would stop: {self.vanished}")
+        elif self.sample:
             lines += [*_sample_lines(self.sample), *self._prediction()]
         else:
             lines.append("nothing to do")
         lines += [*self.notes, f"nothing was written to {self.table}"]
         return "\n".join(line.replace("\n", "\\n") for line in lines)  # a picture's name may hold one
+
+    def _unread(self) -> str:
+        counts = {"returned": self.pictures_returned, "archived": self.pictures_archived}
+        return "".join(f", {count:,} {what}" for what, count in counts.items() if count)
 
     def _prediction(self) -> list[str]:
         assert self.sample
@@ -152,7 +171,7 @@ def preview(loaded: LoadedSpec) -> Preview:
         todo = _todo(spec, bundles, resources, folder)
         listing_s, listing = time.monotonic() - started, traffic() - before
         logger.info("%s of %s pictures to label", f"{todo.num_rows:,}", f"{todo.listed:,}")
-        sample = rehearse(spec, bundles, todo) if todo.num_rows else None
+        sample = rehearse(spec, bundles, todo) if todo.num_rows and not todo.vanished else None
         return _predicted(spec, bundles, resources, todo, sample, listing_s=listing_s, listing=listing)
 
 
@@ -172,6 +191,7 @@ def _todo(spec: LabelSpec, bundles: Sequence[Bundle], resources: Resources, fold
         run_id="plan",
         retry=spec.retry,
         below=inventory.complete_below,
+        max_vanished_rate=spec.max_vanished_rate,
     )
 
 
@@ -200,9 +220,11 @@ def _predicted(
         images=open_inventory(spec.images).describe,
         table=open_store(spec.output).uri,
         pictures_listed=todo.listed,
-        pictures_done=todo.listed - todo.num_rows,
+        pictures_done=todo.num_done,
         pictures_to_label=todo.num_rows,
         pictures_deleted=todo.num_gone,
+        pictures_returned=todo.num_returned,
+        pictures_archived=todo.num_archived,
         bytes_to_read=read,
         workers=workers if sample else 0,
         cores=float(workers) if sample else 0.0,
@@ -214,6 +236,7 @@ def _predicted(
         cost=cost_of(spec.prices, core_hours=workers * wall_s / 3600, gpu_hours=0.0, traffic=requests)
         if spec.prices
         else None,
+        vanished=str(todo.vanished) if todo.vanished else None,
         notes=notes,
     )
 

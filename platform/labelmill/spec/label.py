@@ -170,6 +170,13 @@ class LabelSpec(Part):
         description="Share of the pictures tried that may fail, from 200 on, or 20 if all fail; "
         "above it the run stops and keeps what it committed.",
     )
+    max_vanished_rate: Number = Field(
+        default=0.1,
+        ge=0,
+        le=1,
+        description="Share of the pictures that the table holds below the prefix that may be listed no more, from 200 "
+        "on; above it the run stops before it writes anything, since a folder may not be mounted. 1: all.",
+    )
     engine: Engine = "auto"
     precision: Precision = "auto"
     batch_size: Annotated[Whole, Field(ge=1, le=4096)] | None = Field(

@@ -32,6 +32,7 @@ from obstore.exceptions import BaseError, PermissionDeniedError, Unauthenticated
 from obstore.store import S3Store as ObstoreS3
 
 from labelmill.errors import (
+    ArchivedError,
     CredentialsError,
     ForbiddenError,
     NotFoundError,
@@ -55,6 +56,7 @@ _THROTTLED = {"SlowDown", "Throttling", "ThrottlingException", "RequestLimitExce
 _PASSING = {"RequestTimeout", "ConditionalRequestConflict"}
 _NO_KEYS = (CredentialRetrievalError, MetadataRetrievalError, NoCredentialsError, SSOError, TokenRetrievalError)
 _GIVES_KEYS = ("AssumeRole", "GetRoleCredentials", "CreateToken")  # what the chain asks, other services than S3
+_ARCHIVED = "InvalidObjectState"
 
 
 def delta_options(uri: str) -> dict[str, str]:
@@ -164,7 +166,8 @@ def explained(uri: str, endpoint: str) -> Iterator[None]:
     except (*_NO_KEYS, UnauthenticatedError) as exc:
         raise _no_good_keys(uri, endpoint, _line(exc)) from exc
     except PermissionDeniedError as exc:
-        raise _forbidden(uri, endpoint, _line(exc), _code_in(str(exc))) from exc
+        code = _code_in(str(exc))
+        raise (_archived(uri) if code == _ARCHIVED else _forbidden(uri, endpoint, _line(exc), code)) from exc
     except FileNotFoundError as exc:
         raise NotFoundError(f"no such object: {uri!r} at {endpoint}") from exc
     except (HTTPClientError, BotocoreConnectionError, IncompleteReadError) as exc:
@@ -183,6 +186,8 @@ def _refusal(exc: ClientError, uri: str, endpoint: str) -> StorageError:
         return _no_good_keys(uri, endpoint, _line(exc))
     if status == 404:
         return NotFoundError(f"no such object: {uri!r} at {endpoint}")
+    if code == _ARCHIVED:
+        return _archived(uri)
     if status == 401 or is_of_the_keys(code):
         return _no_good_keys(uri, endpoint, code)
     if status == 403 or code == "AccessDenied":
@@ -192,8 +197,14 @@ def _refusal(exc: ClientError, uri: str, endpoint: str) -> StorageError:
     if status in (429, 503) or code in _THROTTLED:
         return SlowDownError(f"{uri!r}: {endpoint} is overloaded: {_line(exc)}")
     if status >= 500 or status == 408 or code in _PASSING:
-        return UnavailableError(f"{uri!r}: {endpoint} is failing, or not an S3 server: {_line(exc)}")
+        return UnavailableError(
+            f"{uri!r}: {endpoint} is failing, cuts its answers off, or is no S3 server: {_line(exc)}"
+        )
     return StorageError(f"{uri!r}: {_line(exc)}")
+
+
+def _archived(uri: str) -> ArchivedError:
+    return ArchivedError(f"{uri!r} lies in an archive: give it a storage class that is read at once")
 
 
 def _forbidden(uri: str, endpoint: str, why: str, code: str = "") -> ForbiddenError:
@@ -213,6 +224,8 @@ def _obstore_refusal(exc: BaseError, uri: str, endpoint: str) -> StorageError:
     status = found[1] if found else ""
     if status in ("429", "503") or (status and any(f"<Code>{code}<" in text for code in _THROTTLED)):
         return SlowDownError(f"{uri!r}: {_line(exc)}")
+    if f"<Code>{_ARCHIVED}<" in text:
+        return _archived(uri)
     permanent = status.startswith("4") and status != "408" and "<Code>RequestTimeout<" not in text
     code = _code_in(text)
     if permanent and (is_of_the_keys(code) or code == "AccessDenied"):

@@ -10,7 +10,8 @@ import builtins
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache, cached_property
+from datetime import datetime
+from functools import cache, cached_property, partial
 from typing import Any, TypeVar
 from uuid import uuid4
 
@@ -30,14 +31,17 @@ from labelmill.errors import (
 )
 from labelmill.storage.connection import client_for, explained, one_try_s, reader_for
 from labelmill.storage.credentials import Environment, current_environment, renewed_since
-from labelmill.storage.listing import Page, pages_at_once, unquoted
+from labelmill.storage.listing import Listing
+from labelmill.storage.page import Page
 from labelmill.storage.patience import pace_of, patiently
 from labelmill.storage.store import SCRATCH, ObjectInfo, Store
 from labelmill.storage.traffic import note_traffic
+from labelmill.storage.version import is_version, version_of
 
 __all__ = ["S3Store"]
 
 T = TypeVar("T")
+_Version = tuple[str | None, int, datetime]  # etag, size and date
 
 # What object_store cannot address as it stands (observed with obstore 0.12).
 _REFUSED = re.compile(r"status code: 40[03] ")
@@ -50,35 +54,41 @@ class S3Store(Store):
 
     Credentials, region and endpoint come from boto3's chain (environment, profile, instance), refreshed when they
     expire, and asked for anew when they are refused. A key that ends in a slash and holds nothing, which consoles make
-    to show an empty folder, is not listed.
+    to show an empty folder, is not listed. An object of which the server tells no etag has its size and date as its
+    version.
     """
 
     def list(
         self, prefix: str = "", *, in_order: bool = True, left_out: Callable[[str], bool] | None = None
     ) -> Iterator[pa.RecordBatch]:
-        top = self._top(prefix)
-        for page in self._pages(top) if in_order else pages_at_once(self._pages, top):
-            yield page.batch(f"s3://{self._bucket}/")
+        listing, top = self._listing, self._top(prefix)
+        for page in listing.pages(top) if in_order else listing.pages_at_once(top):
+            yield page.shown().completed(self._info_if_told).batch(f"s3://{self._bucket}/")
 
     def keys(self, prefix: str = "") -> Iterator[str]:
         skip = len(self._key(""))
-        for page in self._pages(self._top(prefix)):
-            yield from (key[skip:] for key in page.keys)
+        for page in self._listing.pages(self._top(prefix)):
+            yield from (key[skip:] for key in page.shown().keys)
 
     def folders(self, prefix: str = "") -> builtins.list[str]:
         top = self._top(prefix)
-        return sorted(name[len(top) : -1] for page in self._pages(top, Delimiter="/") for name in page.folders)
+        return sorted(name[len(top) : -1] for page in self._listing.pages(top, Delimiter="/") for name in page.folders)
 
     def info(self, key: str) -> ObjectInfo:
-        full, uri = self._key(key), self.address(key)
+        return self._info(self._key(key))
+
+    def _info(self, full: str) -> ObjectInfo:
+        key = full.removeprefix(self._key(""))
 
         def attempt() -> ObjectInfo:
             note_traffic(gets=1)
             if _ODD_KEY.search(full):
                 head = self._client.head_object(Bucket=self._bucket, Key=full)
-                return ObjectInfo(uri, head["ContentLength"], unquoted(head["ETag"]), head["LastModified"])
-            found = self._head(full)
-            return ObjectInfo(uri, found["size"], unquoted(found["e_tag"] or ""), found["last_modified"])
+                size_bytes, etag, modified_at = head["ContentLength"], head.get("ETag"), head["LastModified"]
+            else:
+                found = self._head(full)
+                size_bytes, etag, modified_at = found["size"], found["e_tag"], found["last_modified"]
+            return ObjectInfo(self.address(key), size_bytes, version_of(etag, size_bytes, modified_at), modified_at)
 
         return self._ask(key, attempt)
 
@@ -94,9 +104,9 @@ class S3Store(Store):
         def attempt() -> bytes:
             note_traffic(gets=1)
             found, body = self._read_odd(full, span) if _ODD_KEY.search(full) else self._read_plain(full, span)
-            if etag is not None and etag != found:
-                uri = self.address(key)
-                raise ChangedError(f"{uri!r} was listed as {etag!r} and is {found!r} now: the next run lists it anew")
+            if etag is not None and not is_version(etag, *found):
+                uri, now = self.address(key), version_of(*found)
+                raise ChangedError(f"{uri!r} was listed as {etag!r} and is {now!r} now: the next run lists it anew")
             data = body()
             note_traffic(read_bytes=len(data))
             return data
@@ -189,14 +199,17 @@ class S3Store(Store):
     def _top(self, prefix: str) -> str:
         return self._key(f"{prefix.removesuffix('/')}/" if prefix else "")
 
-    def _read_plain(self, full: str, span: tuple[int, int] | None) -> tuple[str, Callable[[], bytes]]:
+    def _read_plain(self, full: str, span: tuple[int, int] | None) -> tuple[_Version, Callable[[], bytes]]:
         answer = obstore.get(self._reader, full, options={"range": span} if span else None)
-        return unquoted(answer.meta["e_tag"] or ""), lambda: answer.bytes().to_bytes()
+        meta = answer.meta
+        return (meta["e_tag"], meta["size"], meta["last_modified"]), lambda: answer.bytes().to_bytes()
 
-    def _read_odd(self, full: str, span: tuple[int, int] | None) -> tuple[str, Callable[[], bytes]]:
+    def _read_odd(self, full: str, span: tuple[int, int] | None) -> tuple[_Version, Callable[[], bytes]]:
         part = {"Range": f"bytes={span[0]}-{span[1] - 1}"} if span else {}
         answer = self._client.get_object(Bucket=self._bucket, Key=full, **part)
-        return unquoted(answer["ETag"]), answer["Body"].read
+        whole = answer.get("ContentRange", "").rpartition("/")[2]
+        size_bytes = int(whole) if whole.isdecimal() else answer["ContentLength"]
+        return (answer.get("ETag"), size_bytes, answer["LastModified"]), answer["Body"].read
 
     def _head(self, full: str) -> Any:
         try:
@@ -206,16 +219,23 @@ class S3Store(Store):
                 obstore.get_range(self._reader, full, start=0, end=1)
             raise
 
-    def _pages(self, top: str, **more: str) -> Iterator[Page]:
-        request = {"Bucket": self._bucket, "Prefix": top, **more}
-        while True:
+    @cached_property
+    def _listing(self) -> Listing:
+        def page(prefix: str, **more: Any) -> Page:
             note_traffic(lists=1)
-            answer = self._ask("", lambda: self._client.list_objects_v2(**request))
-            page = Page.parsed(answer["UnparsedBody"])
-            yield page
-            if page.next_token is None:
-                return
-            request["ContinuationToken"] = page.next_token
+            answer = self._client.list_objects_v2(Bucket=self._bucket, Prefix=prefix, **more)
+            return Page.parsed(answer["UnparsedBody"], server)
+
+        server = f"{self._endpoint} (bucket {self._bucket!r})"
+        return Listing(lambda prefix, **more: self._ask("", partial(page, prefix, **more)), self._info_if_told, server)
+
+    def _info_if_told(self, full: str) -> ObjectInfo | None:
+        try:
+            return self._info(full)
+        except UnavailableError:
+            raise
+        except StorageError:  # removed meanwhile, or we may list and not read
+            return None
 
 
 @cache

@@ -19,8 +19,10 @@ LISTING_SCHEMA = pa.schema(
         pa.field("size_bytes", pa.int64(), nullable=False),
         pa.field("etag", pa.string(), nullable=False),
         pa.field("modified_at", pa.timestamp("us", "UTC"), nullable=False),
+        pa.field("archive", pa.string()),
     ]
 )
+"""An object as a store lists it; `archive` is the storage class of one that cannot be read before it is restored."""
 
 # Names of our own half-written files and throw-away keys begin like this; no listing shows them.
 SCRATCH = ".labelmill-tmp-"
@@ -34,6 +36,7 @@ class ObjectInfo:
     size_bytes: int
     etag: str
     modified_at: datetime
+    archive: str | None = None  # as a listing tells it
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import pyarrow as pa
 __all__ = ["DATA_SCHEMA", "FINAL", "PARTITION", "RETRIED", "SCHEMA", "STATUSES"]
 
 FINAL = ("ok", "unreadable", "unsupported", "too_large", "crashed", "timed_out", "deleted")
-RETRIED = ("missing", "forbidden", "fetch_failed", "changed")
+RETRIED = ("missing", "forbidden", "fetch_failed", "changed", "archived")
 STATUSES = FINAL + RETRIED
 
 _LABELS = pa.list_(pa.struct([("label", pa.string()), ("confidence", pa.float32())]))

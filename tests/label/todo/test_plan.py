@@ -82,7 +82,7 @@ def names(todo: Todo) -> list[str]:
 
 
 def gone(todo: Todo) -> list[tuple[str, str, int]]:
-    return [(r["uri"].removeprefix(PREFIX), r["etag"], r["model"]) for part in todo.gone() for r in part.to_pylist()]
+    return [(r["uri"].removeprefix(PREFIX), r["etag"], r["model"]) for part in todo.unread() for r in part.to_pylist()]
 
 
 def test_only_final_rows_of_this_version_bundle_and_settings_count_as_done(night: Night) -> None:
@@ -326,26 +326,160 @@ def test_a_picture_listed_twice_is_one(night: Night) -> None:
     assert todo.listed == 3
 
 
+UNDATED = {"modified_at": None}
+
+
+@pytest.mark.parametrize("batch_rows", [2, 1_000_000])
+def test_of_two_rows_of_a_manifest_the_later_counts(
+    night: Night, monkeypatch: pytest.MonkeyPatch, batch_rows: int
+) -> None:
+    """Whether they are looked up together or not, and whichever of them has its row."""
+    monkeypatch.setattr(hashing, "_BATCH_ROWS", batch_rows)
+    night.put(item("done", "e2"), item("old", "e1"), item("twice", "e3"), item("known", "e0"))
+    listed = [
+        ("done", "e1"),
+        ("old", "e1"),
+        ("new", "e9"),
+        ("twice", "e1"),
+        ("known", "e9"),
+        ("done", "e2"),
+        ("old", "e2"),
+        ("new", "e1"),
+        ("twice", "e2"),
+        ("known", "e1"),
+        ("twice", "e3"),
+    ]
+    todo = night.plan(*(item(name, etag, **UNDATED) for name, etag in listed))
+    assert [(row["uri"].removeprefix(PREFIX), row["etag"]) for row in rows(todo)] == [
+        ("known", "e1"),
+        ("new", "e1"),
+        ("old", "e2"),
+    ]
+    assert (todo.listed, todo.num_done) == (5, 2)
+
+
+def test_what_lies_in_an_archive_gets_one_row_until_it_lies_there_no_more(night: Night) -> None:
+    night.put(item("done"))
+    night.put(item("told"), status="archived")
+    frozen = {"archive": "DEEP_ARCHIVE"}
+    todo = night.plan(item("done", **frozen), item("told", **frozen), item("new", **frozen), item("plain"))
+    assert (names(todo), todo.num_archived, todo.num_done, todo.listed) == (["plain"], 1, 2, 4)
+    (row,) = [row for part in todo.unread() for row in part.to_pylist()]
+    assert (row["uri"], row["archive"], row["model"]) == (PREFIX + "new", "DEEP_ARCHIVE", 0)
+    assert names(night.plan(item("told"))) == ["told"]
+    assert night.plan(item("told", "e2", **frozen)).num_archived == 1
+    both = night.plan(item("told", **frozen), models=("a@1", "b@1"))
+    assert (both.num_archived, both.num_rows) == (1, 0)
+    assert [row["model"] for part in both.unread() for row in part.to_pylist()] == [1]
+    assert gone(night.plan(item("done"), below=PREFIX)) == [("told", "e1", 0)]
+    night.put(item("told"), status="deleted")
+    assert night.plan(item("told", **frozen), below=PREFIX).num_archived == 1
+
+
 def test_members_of_a_shard_follow_each_other_as_they_lie_in_it(night: Night) -> None:
     members = [item(f"b.tar#{n}.jpg", offset=1000 - n) for n in range(4)]
     todo = night.plan(*members, item("a.jpg"), item("b.jpg"), item("c#d.jpg"))
     assert names(todo) == ["a.jpg", "b.jpg", "b.tar#3.jpg", "b.tar#2.jpg", "b.tar#1.jpg", "b.tar#0.jpg", "c#d.jpg"]
 
 
-def test_a_picture_that_is_gone_is_told_once_and_labelled_again_when_it_is_back(night: Night) -> None:
+def returned(todo: Todo) -> list[dict[str, object]]:
+    return [row for part in todo.returned() for row in part.to_pylist()]
+
+
+def test_a_picture_that_is_gone_is_told_once_and_its_row_is_there_again_when_it_is_back(night: Night) -> None:
     night.put(item("stays"), item("goes"))
     assert night.plan(item("stays")).num_gone == 0  # a manifest cannot tell
     todo = night.plan(item("stays"), below=PREFIX)
     assert (gone(todo), names(todo)) == ([("goes", "e1", 0)], [])
     night.put(item("goes"), status="deleted")
     assert night.plan(item("stays"), below=PREFIX).num_gone == 0
-    back = night.plan(item("stays"), item("goes"), below=PREFIX)
-    assert (names(back), back.num_gone, back.listed) == (["goes"], 0, 2)
-    assert names(night.plan(item("stays"), item("goes"))) == ["goes"]  # by whatever listing
+    for below in (PREFIX, None):  # by whatever listing
+        back = night.plan(item("stays"), item("goes"), below=below)
+        assert (names(back), back.num_gone, back.listed, back.num_done, back.num_returned) == ([], 0, 2, 1, 1)
+        assert [(row["uri"], row["status"]) for row in returned(back)] == [(PREFIX + "goes", "ok")]
+    changed = night.plan(item("stays"), item("goes", "e2"), below=PREFIX)
+    assert (names(changed), changed.num_returned) == (["goes"], 0)
     night.put(item("goes"))
     done = night.plan(item("stays"), item("goes"), below=PREFIX)
-    assert (names(done), done.num_gone) == ([], 0)
+    assert (names(done), done.num_gone, done.num_returned, done.num_done) == ([], 0, 0, 2)
     assert gone(night.plan(item("stays"), below=PREFIX)) == [("goes", "e1", 0)]
+
+
+def test_what_comes_back_is_the_last_final_row_of_this_version_and_these_settings(night: Night) -> None:
+    night.put(item("x", size_bytes=1))
+    night.put(item("x", size_bytes=2))  # the last of it
+    night.put(item("x", size_bytes=3), status="fetch_failed")
+    night.put(item("x", "e2", size_bytes=4))
+    night.put(item("x", size_bytes=5), settings="t")
+    night.put(item("x", size_bytes=6), model="a@2")
+    night.put(item("x", size_bytes=7), model="b@1")
+    night.put(item("tried"), status="fetch_failed")
+    night.put(item("damaged"), status="unreadable")
+    names_of = ("x", "tried", "damaged")
+    for model in ("a@1", "b@1"):
+        night.put(*map(item, names_of), model=model, status="deleted")
+    night.put(item("x", size_bytes=8), status="missing")  # of a run that met it again, and could not read it
+    todo = night.plan(*map(item, names_of), models=("a@1", "b@1"), below=PREFIX)
+    assert [(row["uri"].removeprefix(PREFIX), row["lacking"]) for row in rows(todo)] == [("damaged", 2), ("tried", 3)]
+    assert [(row["size_bytes"], row["model"], row["status"]) for row in sorted(returned(todo), key=str)] == [
+        (1, "a@1", "unreadable"),
+        (2, "a@1", "ok"),
+        (7, "b@1", "ok"),
+    ]
+    assert (todo.listed, todo.num_done, todo.num_returned, todo.num_gone) == (3, 0, 3, 0)
+    again = night.plan(item("damaged"), retry=["unreadable"])
+    assert (names(again), again.num_returned) == (["damaged"], 0)
+    assert names(night.plan(item("x"), settings=Settings("u"))) == ["x"]
+
+
+def test_more_rows_come_back_than_one_part_holds(night: Night) -> None:
+    many = [item(f"{number:05d}") for number in range(5000)]
+    night.put(*many)
+    night.put(*many, status="deleted")
+    todo = night.plan(*many, below=PREFIX)
+    assert (todo.num_rows, todo.num_returned) == (0, 5000)
+    assert sorted(row["uri"] for row in returned(todo)) == sorted(row["uri"] for row in many)
+    assert {part.num_rows for part in todo.returned()} == {2048, 904}
+    todo.remove()
+    assert list(open_store(todo.folder).keys()) == []
+
+
+@pytest.mark.parametrize("model", ["a@1", "a@2", "b@1"])
+def test_so_many_pictures_may_vanish_and_no_more(night: Night, model: str) -> None:
+    folders = {f"site{n}/{picture:02d}": n for n in range(10) for picture in range(30)}
+    night.put(*map(item, folders), item("deep/er/x"), model="a@1")
+    night.put(item("deep/er/x"), status="deleted")  # which it holds no more
+    night.put({**item("x"), "uri": "s3://bucket/other/x"})
+    listed = [item(name) for name, site in folders.items() if site == 0]
+
+    def plan(*items: dict[str, object], rate: float, below: str | None = PREFIX) -> Todo:
+        return night.plan(*items, models=(model,), below=below, max_vanished_rate=rate)
+
+    todo = plan(*listed, rate=0.1)
+    if model == "b@1":  # of which the table holds nothing
+        assert (todo.vanished, todo.num_gone) == (None, 0)
+        return
+    assert todo.vanished
+    assert (todo.vanished.num_gone, todo.vanished.num_held) == (270, 300)
+    assert todo.vanished.folders == tuple((f"{PREFIX}site{n}/", 30) for n in range(1, 10))
+    assert todo.num_gone == 270
+    assert not list(open_store(night.uri).keys("_labelmill/runs"))
+    assert "90.0%" in str(todo.vanished)
+    assert "site4/ 30, " in str(todo.vanished)
+    assert "--set max_vanished_rate=1" in str(todo.vanished)
+    assert plan(*listed, rate=0.9).vanished is None
+    assert len(gone(plan(*listed, rate=1.0))) == 270
+    assert plan(*listed, rate=0.1, below=None).vanished is None
+    one_site = [item(name) for name, site in folders.items() if site != 3]
+    assert plan(*one_site, rate=0.1).vanished is None
+    assert plan(*one_site, rate=0.09).vanished.folders == ((f"{PREFIX}site3/", 30),)
+
+
+def test_a_small_table_may_lose_all(night: Night) -> None:
+    night.put(*(item(f"{number:03d}") for number in range(199)))
+    assert len(gone(night.plan(item("000"), below=PREFIX, max_vanished_rate=0.1))) == 198
+    night.put(item("199"))
+    assert night.plan(item("000"), below=PREFIX, max_vanished_rate=0.1).vanished.folders == ((PREFIX, 199),)
 
 
 def test_gone_is_a_matter_of_the_models_name_and_of_the_prefix(night: Night) -> None:
@@ -360,7 +494,8 @@ def test_gone_is_a_matter_of_the_models_name_and_of_the_prefix(night: Night) -> 
     ]
     night.put(item("x", "e2"), model="a@2", status="deleted")
     assert gone(night.plan(item("y"), models=("b@1", "a@3"), below=PREFIX)) == [("x", "e2", 0)]
-    assert names(night.plan(item("x", "e1"), models=("a@1",))) == ["x"]  # an older version forgot it too
+    older = night.plan(item("x", "e1"), models=("a@1",))  # an older version forgot it too
+    assert (names(older), older.num_returned) == ([], 1)
 
 
 def test_a_listing_of_names_that_no_prefix_shows_is_done_when_it_is_done(night: Night) -> None:

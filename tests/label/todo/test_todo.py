@@ -2,7 +2,7 @@
 
 import pytest
 
-from labelmill.label.todo.todo import write_todo
+from labelmill.label.todo.todo import Todo, write_todo
 
 
 @pytest.mark.parametrize(
@@ -19,13 +19,7 @@ from labelmill.label.todo.todo import write_todo
 )
 def test_chunks_grow_with_the_work_up_to_a_size_that_is_asked_for_late(tmp_path, num_rows, large, chunk_rows):
     asked = []
-    todo = write_todo(
-        str(tmp_path),
-        iter([]),
-        iter([]),
-        num_rows=num_rows,
-        listed=num_rows,
-        large_chunks=lambda: asked.append(1) or large,
-    )
+    draft = Todo(str(tmp_path), num_rows, 1, num_rows)
+    todo = write_todo(draft, iter([]), iter([]), iter([]), large_chunks=lambda: asked.append(1) or large)
     assert todo.chunk_rows == chunk_rows
     assert bool(asked) == (large is not None)

@@ -17,11 +17,13 @@ ITEM_SCHEMA = pa.schema(
         pa.field("etag", pa.string(), nullable=False),
         pa.field("modified_at", pa.timestamp("us", tz="UTC")),
         pa.field("offset", pa.int64()),
+        pa.field("archive", pa.string()),
     ]
 )
 """A picture as an inventory lists it. `offset` is null for an object of its own; of a member of a shard, `uri` is
 `<shard>#<member>`, `etag` the shard's, and `offset` the byte at which it begins in a tar, or its row in a Parquet file.
 A shard that cannot be listed stands for its members: its own uri, and as `offset` the byte from which it is damaged.
+`archive` is the storage class of an object that cannot be read before it is restored; null, if it can.
 What an inventory does not know is null; an etag is "" where the store would not tell, so that reading must fail.
 """
 

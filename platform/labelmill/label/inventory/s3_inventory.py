@@ -15,10 +15,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import parquet
 
-from labelmill.errors import DataError
+from labelmill.errors import DataError, NotFoundError
 from labelmill.label.inventory.manifest import malformed_is_told, stream_csv, unpacked
 from labelmill.label.inventory.source import Source, item_batch
-from labelmill.storage import open_object, split_uri
+from labelmill.storage import RangedFile, open_object, split_uri
 
 __all__ = ["S3Inventory"]
 
@@ -31,7 +31,12 @@ _KINDS = {
     "lastmodifieddate": pa.timestamp("us", "UTC"),
     "islatest": pa.bool_(),
     "isdeletemarker": pa.bool_(),
+    "storageclass": pa.string(),
+    "intelligenttieringaccesstier": pa.string(),
 }
+# What is not read at once; GLACIER_IR and the tier ARCHIVE_INSTANT are.
+_ARCHIVES = ["GLACIER", "DEEP_ARCHIVE"]
+_ARCHIVE_TIERS = ["ARCHIVE", "ARCHIVE_ACCESS", "DEEP_ARCHIVE", "DEEP_ARCHIVE_ACCESS"]
 
 
 class S3Inventory(Source):
@@ -45,7 +50,7 @@ class S3Inventory(Source):
     def items(self, *, in_order: bool) -> Iterator[pa.RecordBatch]:
         report = self._report()
         for entry in report["files"]:
-            for batch in self._rows(report, f"{split_uri(self.describe)[0]}/{entry['key']}"):
+            for batch in self._rows(report, f"{split_uri(self.describe)[0]}/{entry['key']}", entry.get("size")):
                 yield _items(batch, report["sourceBucket"], encoded=report["fileFormat"] == "CSV")
 
     def probe(self) -> str:
@@ -58,7 +63,7 @@ class S3Inventory(Source):
         try:
             report: dict[str, Any] = json.loads(data)
             kind, names = report["fileFormat"], [entry["key"] for entry in report["files"]]
-            report["sourceBucket"], report["fileSchema"]
+            report["sourceBucket"], report["fileSchema"], [entry.get("size") for entry in report["files"]]
         except (ValueError, KeyError, TypeError) as exc:
             raise DataError(
                 f"{self.describe}: expected the manifest.json of an S3 Inventory, got something else"
@@ -72,8 +77,8 @@ class S3Inventory(Source):
         self.base = f"s3://{report['sourceBucket']}"
         return report
 
-    def _rows(self, report: dict[str, Any], uri: str) -> Iterator[pa.RecordBatch]:
-        with open_object(uri, timeout_s=self._timeout_s) as file, malformed_is_told(uri):
+    def _rows(self, report: dict[str, Any], uri: str, size_bytes: object) -> Iterator[pa.RecordBatch]:
+        with self._opened(uri, size_bytes) as file, malformed_is_told(uri):
             if report["fileFormat"] == "CSV":
                 names = [_plain(name) for name in report["fileSchema"].split(",")]
                 wanted = {name: kind for name, kind in _KINDS.items() if name in names}
@@ -87,6 +92,21 @@ class S3Inventory(Source):
                 if pa.types.is_integer(columns.get("lastmodifieddate", pa.nulls(0)).type):
                     columns["lastmodifieddate"] = columns["lastmodifieddate"].cast(pa.timestamp("ms", "UTC"))
                 yield pa.RecordBatch.from_pydict({name: columns[name].cast(kind) for name, kind in wanted.items()})
+
+    def _opened(self, uri: str, size_bytes: object) -> RangedFile:
+        """A file of the inventory, which is as long as its manifest says."""
+        try:
+            file = open_object(uri, timeout_s=self._timeout_s)
+        except NotFoundError as exc:
+            raise DataError(f"{self.describe}: names the file {uri}, which is not there: {_ANOTHER}") from exc
+        if isinstance(size_bytes, int) and file.size() != size_bytes:
+            raise DataError(
+                f"{self.describe}: says that {uri} has {size_bytes:,} bytes, and it has {file.size():,}: {_ANOTHER}"
+            )
+        return file
+
+
+_ANOTHER = "restore it, or take the inventory of another day"
 
 
 def _plain(name: str) -> str:
@@ -105,6 +125,7 @@ def _items(batch: pa.RecordBatch, bucket: str, *, encoded: bool) -> pa.RecordBat
         size_bytes=columns.get("size"),
         etag=_etags(columns.get("etag")),
         modified_at=columns.get("lastmodifieddate"),
+        archive=_archives(columns),
     )
     return items.filter(_are_objects(columns, keys))
 
@@ -114,6 +135,15 @@ def _etags(etags: pa.Array | None) -> pa.Array | None:
         return None
     bare = pc.utf8_trim(etags, '"')
     return pc.if_else(pc.equal(bare, ""), pa.scalar(None, pa.string()), bare)
+
+
+def _archives(columns: dict[str, pa.Array]) -> pa.Array:
+    """The storage class, or the tier of INTELLIGENT_TIERING, of what lies in an archive."""
+    nothing = pa.nulls(len(columns["key"]), pa.string())
+    classes, tiers = (columns.get(name, nothing) for name in ("storageclass", "intelligenttieringaccesstier"))
+    tiers = pc.if_else(pc.is_in(tiers, pa.array(_ARCHIVE_TIERS)), tiers, nothing)
+    named = pc.binary_join_element_wise("INTELLIGENT_TIERING", tiers, " ")
+    return pc.coalesce(pc.if_else(pc.is_in(classes, pa.array(_ARCHIVES)), classes, nothing), named)
 
 
 def _are_objects(columns: dict[str, pa.Array], keys: pa.Array) -> pa.Array:

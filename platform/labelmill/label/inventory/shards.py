@@ -113,7 +113,7 @@ class Shards(Source):
         file = self._file(shard)
         kind = re.search(_ENDINGS, shard.uri)
         try:
-            if kind is None:
+            if kind is None or shard.archive is not None:
                 yield _items(shard, [Member(None, 0, 0)])
             elif kind[1].lower() == "tar":
                 yield from self._tar_items(shard, file)
@@ -180,4 +180,5 @@ def _items(shard: ObjectInfo, members: list[Member]) -> pa.RecordBatch:
         etag=pa.repeat(pa.scalar(shard.etag), count),
         modified_at=pa.repeat(pa.scalar(shard.modified_at, pa.timestamp("us", "UTC")), count),
         offset=pa.array([member.offset for member in members], pa.int64()),
+        archive=pa.repeat(pa.scalar(shard.archive, pa.string()), count),
     )

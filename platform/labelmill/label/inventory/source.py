@@ -55,11 +55,10 @@ def with_versions(items: pa.RecordBatch) -> pa.RecordBatch:
     if not pc.any(unknown).as_py():
         return items
     table = pa.Table.from_batches([items])
-    return (
-        pa.concat_tables([table.filter(pc.invert(unknown)), *_asked(table.filter(unknown))])
-        .combine_chunks()
-        .to_batches()[0]
-    )
+    found = pa.concat_tables([table.filter(pc.invert(unknown)), *_asked(table.filter(unknown))])
+    # in their order, since of two rows of one picture the later counts
+    came_from = pa.concat_arrays([pc.indices_nonzero(pc.invert(unknown)), pc.indices_nonzero(unknown)])
+    return found.take(pc.array_sort_indices(came_from)).combine_chunks().to_batches()[0]
 
 
 def _asked(items: pa.Table) -> Iterator[pa.Table]:

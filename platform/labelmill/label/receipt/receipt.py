@@ -43,6 +43,8 @@ class Receipt:
     pictures_done_before: int = 0
     pictures_labelled: int = 0
     pictures_deleted: int = 0  # rows that say that a picture is no longer in the store
+    pictures_returned: int = 0  # rows written again of pictures that are there again as they were
+    pictures_archived: int = 0  # rows that say that a picture lies in an archive
     commits: int = 0
     files: int = 0
     wall_s: float = 0.0
@@ -85,7 +87,7 @@ class Receipt:
 
     @property
     def failed(self) -> int:
-        return self.pictures_labelled - self.statuses.get("ok", 0)
+        return self.pictures_labelled - self.statuses.get("ok", 0) - self.statuses.get("archived", 0)
 
     @property
     def bottleneck(self) -> str | None:
@@ -137,10 +139,11 @@ class Receipt:
     def __str__(self) -> str:
         if self.outcome == "nothing to do":
             listed = f"{self.pictures_listed:,} pictures"
-            return f"nothing to do: {self.table} holds a final row of {self.model} for all {listed}"
+            nothing = f"nothing to do: {self.table} holds a final row of {self.model} for all {listed}"
+            return f"{nothing}{self._unread('; ')}"
         lines = [
             f"{self.pictures_labelled:,} pictures labelled by {self.model}, {self.failed:,} of them without labels; "
-            f"{self.pictures_done_before:,} were done before",
+            f"{self.pictures_done_before:,} were done before{self._unread(', ')}",
             f"{self.wall_s:.1f} s, {self.pictures_per_s:,.0f} pictures/s{self._steady()}; "
             f"{self.cpu_s_per_1000:.1f} CPU-seconds per 1,000; peak memory {self.peak_memory_bytes / 2**30:.2f} GiB",
             f"most time went into: {self.bottleneck}{self._limit()}",
@@ -151,6 +154,14 @@ class Receipt:
             f"receipt: {self.page}",
         ]
         return "\n".join(line.replace("\n", "\\n") for line in lines)  # a label's name may hold one
+
+    def _unread(self, before: str) -> str:
+        counts = {
+            "are gone": self.pictures_deleted,
+            "came back as they were": self.pictures_returned,
+            "lie in an archive": self.pictures_archived,
+        }
+        return "".join(f"{before}{count:,} {what}" for what, count in counts.items() if count)
 
     def _steady(self) -> str:
         if self.steady_pictures_per_s is None:

@@ -27,23 +27,19 @@ from numpy.typing import NDArray
 
 from labelmill.address import beginnings
 from labelmill.label.todo.hashing import both_hashes, uri_hash
+from labelmill.label.todo.index import ARCHIVED, DELETED, DONE, FILES, HERE, KEY, Index, by_file
 from labelmill.label.todo.room import check_disk, memory_bytes
-from labelmill.table.row import FINAL
+from labelmill.table.row import DATA_SCHEMA, FINAL
 from labelmill.table.table import LabelTable
 
-__all__ = ["Index", "TableKeys", "Wanted", "in_groups"]
+__all__ = ["TableKeys", "Wanted", "in_groups"]
 
 _BATCH_ROWS = 1_000_000
-_FILES = 256
 _RESIDENT_ROW_BYTES = 18
 _LISTED_BYTES = 100  # of a listed picture on disk: its uri and etag, compressed, and its hashes
-_KEY = np.dtype(
-    [("uri_hash", "<u8"), ("etag_hash", "<u8"), ("run", "<u4"), ("name", "u1"), ("bundle", "u1"), ("state", "u1")]
-)
-# A row that only tells of its picture; a final one; a final one of another prefix; one that says `deleted`.
-_KNOWN, _DONE, _DONE_ELSEWHERE, _DELETED = range(4)
-_UNSEEN, _SEEN, _NOT_EXPECTED = range(3)
+_WIDE_ROWS = 2048
 _COLUMNS = ("uri", "etag", "status", "model", "bundle_digest", "settings_digest", "run_id")
+_GONE_COLUMNS = (*_COLUMNS, "size_bytes", "modified_at")
 
 
 @dataclass(frozen=True)
@@ -117,15 +113,15 @@ class TableKeys:
         self._wanted, self._connection, self._folder = wanted, connection, folder
         self.salt = secrets.token_hex(4)
         self.num_rows = 0
-        check_disk(folder, (table.num_rows if table else 0) * _KEY.itemsize)
+        check_disk(folder, (table.num_rows if table else 0) * KEY.itemsize)
         with ExitStack() as stack:
-            files = [stack.enter_context(self._file(number).open("wb")) for number in range(_FILES)]
+            files = [stack.enter_context(self._file(number).open("wb")) for number in range(FILES)]
             for batch in self._scan(table) if table else ():
-                keys = np.empty(batch.num_rows, _KEY)
-                for name in _KEY.names or ():
+                keys = np.empty(batch.num_rows, KEY)
+                for name in KEY.names or ():
                     keys[name] = batch[name].to_numpy()
                 self.num_rows += len(keys)
-                order, pieces = _by_file(keys["uri_hash"])
+                order, pieces = by_file(keys["uri_hash"])
                 keys = keys[order]
                 for number, piece in pieces:
                     files[number].write(keys[piece].tobytes())
@@ -133,15 +129,16 @@ class TableKeys:
     def groups(self) -> list[range]:
         """The numbers of the files that are taken together: all, when they fit into memory."""
         resident_rows = memory_bytes() // 4 // _RESIDENT_ROW_BYTES
-        count = min(_FILES, -(-max(1, self.num_rows) // resident_rows))
+        count = min(FILES, -(-max(1, self.num_rows) // resident_rows))
         if count > 1:
             check_disk(self._folder, self.num_rows * _LISTED_BYTES)
-        ends = [_FILES * group // count for group in range(count + 1)]
+        ends = [FILES * group // count for group in range(count + 1)]
         return [range(start, end) for start, end in itertools.pairwise(ends)]
 
     def index(self, files: range) -> Index:
         bits = np.array(list(self._wanted.bundles.values()), np.uint8 if len(self._wanted.models) <= 8 else np.int64)
-        return Index({number: _Sorted(np.fromfile(self._file(number), _KEY), bits) for number in files})
+        keys = {number: np.fromfile(self._file(number), KEY) for number in files}
+        return Index(keys, bits, self._wanted.everything)
 
     def gone(self, table: LabelTable, uri_hashes: NDArray[np.uint64]) -> Iterator[pa.RecordBatch]:
         """The newest row of each picture and name of a model with one of these hashes, unless it says `deleted`.
@@ -149,39 +146,76 @@ class TableKeys:
         Columns of the row, and `model` as the number of the first model of that name. The table is read once more,
         which only a night with deleted pictures pays for.
         """
-        columns = (*_COLUMNS, "size_bytes", "modified_at")
+        return self._select(table, f"{self._gone(uri_hashes)} ORDER BY model, uri", _GONE_COLUMNS)
+
+    def folders_of_gone(self, table: LabelTable, uri_hashes: NDArray[np.uint64]) -> Iterator[pa.RecordBatch]:
+        """In which folders these were, and how many pictures in each."""
+        folder = "regexp_replace(uri, '[^/]*$', '')"
+        counts = (
+            f"SELECT {folder} AS folder, count(DISTINCT uri) AS pictures FROM ({self._gone(uri_hashes)}) GROUP BY 1"
+        )
+        return self._select(table, counts, _GONE_COLUMNS)
+
+    def _gone(self, uri_hashes: NDArray[np.uint64]) -> str:
         self._connection.register("gone", pa.table({"uri_hash": uri_hashes}))
         here = uri_hash(self.salt)
         names = [model.partition("@")[0] for model in self._wanted.models]
         number = _case("split_part(model, '@', 1)", {name: names.index(name) for name in self._wanted.names})
         rows = f"SELECT *, {number} AS number FROM labels WHERE {here} IN (SELECT uri_hash FROM gone)"
         newest = "QUALIFY row_number() OVER (PARTITION BY uri, number ORDER BY run_id DESC) = 1"
-        sql = (
-            f"SELECT uri, size_bytes, etag, modified_at, number::INTEGER AS model "
+        return (
+            f"SELECT uri, size_bytes, etag, modified_at, NULL::VARCHAR AS archive, number::INTEGER AS model "
             f"FROM (SELECT * FROM ({rows}) WHERE number IS NOT NULL AND {self._is_below()} {newest}) "
-            "WHERE status <> 'deleted' ORDER BY model, uri"
+            "WHERE status <> 'deleted'"
         )
-        return table.select(self._connection, sql, columns, self._wanted.names, batch_rows=_BATCH_ROWS)
+
+    def returned(self, table: LabelTable) -> Iterator[pa.RecordBatch]:
+        """The last final row (DATA_SCHEMA) of each uri, etag and model, as bits, in the relation `back`.
+
+        The table is read twice more, which only a night on which pictures come back pays for: first for which rows
+        these are, then for the rows, which may be wide.
+        """
+        bits = _case("bundle_digest", self._wanted.bundles)
+        last = (
+            "SELECT uri, etag, model, bundle_digest, max(run_id) AS run_id FROM labels JOIN back USING (uri, etag) "
+            f"WHERE ({bits} & back) <> 0 AND {self._is_final()} GROUP BY ALL"
+        )
+        beside = self._connection.cursor()  # a connection answers one query at a time
+        beside.execute("CREATE TABLE last (uri TEXT, etag TEXT, model TEXT, bundle_digest TEXT, run_id TEXT)")
+        for batch in self._select(table, last, _COLUMNS):
+            beside.register("batch", batch)
+            beside.execute("INSERT INTO last SELECT * FROM batch")
+        columns = ", ".join(f"labels.{name}" for name in DATA_SCHEMA.names)
+        rows = f"SELECT {columns} FROM labels JOIN last USING (uri, etag, model, bundle_digest, run_id)"
+        return self._select(table, rows, DATA_SCHEMA.names, _WIDE_ROWS)
 
     def _scan(self, table: LabelTable) -> Iterator[pa.RecordBatch]:
-        wanted = self._wanted
-        final = [status for status in FINAL if status not in (*wanted.retry, "deleted")]
-        bundle = _case("bundle_digest", {digest: place for place, digest in enumerate(wanted.bundles)})
-        settings = f"settings_digest IN {_listed(wanted.settings)}"
-        done = f"bundle IS NOT NULL AND {settings} AND status IN {_listed(final)}"
+        bundle = _case("bundle_digest", {digest: place for place, digest in enumerate(self._wanted.bundles)})
         # Without a NOT: DuckDB 2.0.0's planner fails over one around a comparison that a file's statistics decide.
-        state = (
-            f"CASE WHEN status = 'deleted' THEN {_DELETED} WHEN {done} AND {self._is_below()} THEN {_DONE} "
-            f"WHEN {done} THEN {_DONE_ELSEWHERE} ELSE {_KNOWN} END"
+        tells = (
+            f"CASE WHEN status = 'deleted' THEN {DELETED} WHEN bundle IS NOT NULL AND {self._is_final()} THEN {DONE} "
+            f"WHEN bundle IS NOT NULL AND {self._is_final('archived')} THEN {ARCHIVED} ELSE 0 END"
         )
-        tells = self._is_below() if wanted.below else "false"
+        here = self._is_below() if self._wanted.below else "false"
         rows = f"SELECT *, {self._name()} AS name, {bundle} AS bundle FROM labels"
-        sql = (
+        rows = f"SELECT *, {tells} AS tells, CASE WHEN {here} THEN {HERE} ELSE 0 END AS here FROM ({rows})"
+        keys = (
             f"SELECT {both_hashes(self.salt)}, coalesce(try_cast(split_part(run_id, '-', 1) AS UINTEGER), 0) AS run, "
-            f"name::UTINYINT AS name, coalesce(bundle, 0)::UTINYINT AS bundle, ({state})::UTINYINT AS state "
-            f"FROM ({rows}) WHERE name IS NOT NULL AND (state <> {_KNOWN} OR {tells})"
+            f"name::UTINYINT AS name, coalesce(bundle, 0)::UTINYINT AS bundle, (tells + here)::UTINYINT AS state "
+            f"FROM ({rows}) WHERE name IS NOT NULL AND tells + here > 0"
         )
-        return table.select(self._connection, sql, _COLUMNS, wanted.names, batch_rows=_BATCH_ROWS)
+        return self._select(table, keys, _COLUMNS)
+
+    def _select(
+        self, table: LabelTable, sql: str, columns: Sequence[str], batch_rows: int = _BATCH_ROWS
+    ) -> Iterator[pa.RecordBatch]:
+        """The rows of a SELECT over `labels`, which has these columns."""
+        return table.select(self._connection, sql, columns, self._wanted.names, batch_rows=batch_rows)
+
+    def _is_final(self, *statuses: str) -> str:
+        """Of these settings, and with one of the `statuses`: those that are final for this run, where none is named."""
+        final = [status for status in FINAL if status not in (*self._wanted.retry, "deleted")]
+        return f"settings_digest IN {_listed(self._wanted.settings)} AND status IN {_listed(statuses or final)}"
 
     def _name(self) -> str:
         return _case("split_part(model, '@', 1)", {name: place for place, name in enumerate(self._wanted.names)})
@@ -193,104 +227,6 @@ class TableKeys:
 
     def _file(self, number: int) -> Path:
         return self._folder / f"{number:03d}.keys"
-
-
-class Index:
-    """The sorted keys of some of the files: what of the listing they hold, and what they hold that was not listed."""
-
-    def __init__(self, files: dict[int, _Sorted]) -> None:
-        self._files = files
-
-    def look_up(
-        self, uri_hashes: NDArray[np.uint64], etag_hashes: NDArray[np.uint64]
-    ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """For each picture the models that are done with it, as bits, and whether its uri is known at all."""
-        done, known = np.zeros(len(uri_hashes), np.int64), np.zeros(len(uri_hashes), np.bool_)
-        order, pieces = _by_file(uri_hashes)
-        for number, piece in pieces:
-            here = order[piece]
-            done[here], known[here] = self._files[number].look_up(uri_hashes[here], etag_hashes[here])
-        return done, known
-
-    @property
-    def num_listed(self) -> int:
-        """How many known uris were looked up, each counted once."""
-        return sum(int(np.count_nonzero(file.seen == _SEEN)) for file in self._files.values())
-
-    def not_listed(self) -> NDArray[np.uint64]:
-        """The hashes of the uris that were expected in the listing and never looked up."""
-        return np.concatenate([file.uri_hash[file.seen == _UNSEEN] for file in self._files.values()])
-
-
-class _Sorted:
-    """The keys of one file, by uri; `seen` counts at the first key of each uri."""
-
-    def __init__(self, keys: NDArray[Any], bits: NDArray[Any]) -> None:
-        keys = _not_deleted(keys)
-        done = (keys["state"] == _DONE) | (keys["state"] == _DONE_ELSEWHERE)
-        order = np.argsort(keys["uri_hash"]) if done.all() else np.lexsort((~done, keys["uri_hash"]))
-        keys, done = keys[order], done[order]
-        first = _starts(keys["uri_hash"])
-        keep = done | first  # a row that only tells of its picture says nothing beside one that does more
-        keys, done, first = keys[keep], done[keep], first[keep]
-        self.uri_hash, self.etag_hash = keys["uri_hash"].copy(), keys["etag_hash"].copy()
-        self.done = np.where(done, bits[keys["bundle"]], bits.dtype.type(0))
-        elsewhere = keys["state"] == _DONE_ELSEWHERE
-        self.seen = np.where(elsewhere | ~first, np.uint8(_NOT_EXPECTED), np.uint8(_UNSEEN))
-
-    def look_up(
-        self, uri_hashes: NDArray[np.uint64], etag_hashes: NDArray[np.uint64]
-    ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        done = np.zeros(len(uri_hashes), self.done.dtype)
-        known = np.zeros(len(uri_hashes), np.bool_)
-        active = np.argsort(uri_hashes)  # looked up in order, neighbours lie in the same cache lines
-        at = np.searchsorted(self.uri_hash, uri_hashes[active])
-        active, at = self._same_uri(active, at, uri_hashes)
-        known[active] = True
-        self.seen[at] = _SEEN
-        while active.size:
-            same = self.etag_hash[at] == etag_hashes[active]
-            done[active] = np.bitwise_or(done[active], np.where(same, self.done[at], self.done.dtype.type(0)))
-            active, at = self._same_uri(active, at + 1, uri_hashes)
-        return done, known
-
-    def _same_uri(
-        self, active: NDArray[np.intp], at: NDArray[np.intp], uri_hashes: NDArray[np.uint64]
-    ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        """Those whose key at `at` is still one of their own uri."""
-        inside = at < len(self.uri_hash)
-        active, at = active[inside], at[inside]
-        same = self.uri_hash[at] == uri_hashes[active]
-        return active[same], at[same]
-
-
-def _by_file(uri_hashes: NDArray[np.uint64]) -> tuple[NDArray[np.intp], list[tuple[int, slice]]]:
-    """An order in which the hashes of one file stand together, and where each file's stand in it."""
-    numbers = (uri_hashes >> np.uint64(56)).astype(np.uint8)
-    ends = np.cumsum(np.bincount(numbers, minlength=_FILES)).tolist()
-    starts = [0, *ends[:-1]]
-    pieces = [(n, slice(start, end)) for n, (start, end) in enumerate(zip(starts, ends, strict=True)) if end > start]
-    return np.argsort(numbers, kind="stable"), pieces
-
-
-def _starts(values: NDArray[Any]) -> NDArray[np.bool_]:
-    """True where a sorted array's value is not the one before it."""
-    return np.concatenate([[True], values[1:] != values[:-1]]) if len(values) else np.zeros(0, np.bool_)
-
-
-def _not_deleted(keys: NDArray[Any]) -> NDArray[Any]:
-    """Without the rows that say `deleted`, and without all that a picture and model had before such a row."""
-    deleted = keys["state"] == _DELETED
-    if not deleted.any():
-        return keys
-    order = np.lexsort((keys["run"], keys["name"], keys["uri_hash"]))
-    keys, deleted = keys[order], deleted[order]
-    starts = _starts(keys["uri_hash"]) | _starts(keys["name"])
-    group = np.cumsum(starts) - 1
-    last = np.full(group[-1] + 1, -1)
-    np.maximum.at(last, group[deleted], np.flatnonzero(deleted))
-    newer: NDArray[Any] = keys[np.arange(len(keys)) > last[group]]
-    return newer
 
 
 def _case(column: str, values: dict[Any, Any]) -> str:

@@ -13,6 +13,7 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from labelmill.errors import (
+    ArchivedError,
     ChangedError,
     CredentialsError,
     ForbiddenError,
@@ -37,6 +38,12 @@ _GAP_BYTES = 256 * 2**10
 _BATCHES_AHEAD = 2
 
 Fetched = bytes | StorageError | ImageError
+_STATUSES = {
+    NotFoundError: "missing",
+    ForbiddenError: "forbidden",
+    ChangedError: "changed",
+    ArchivedError: "archived",
+}
 
 
 @dataclass(frozen=True)
@@ -100,8 +107,7 @@ def not_labelled(reason: StorageError | ImageError) -> Answer:
     error = " ".join(str(reason).split())
     if isinstance(reason, ImageError):
         return Answer(reason.status, error)
-    status = {NotFoundError: "missing", ForbiddenError: "forbidden", ChangedError: "changed"}.get(type(reason))
-    return Answer(status or "fetch_failed", error)
+    return Answer(_STATUSES.get(type(reason), "fetch_failed"), error)
 
 
 def _read_objects(items: Sequence[_Item], fetched: dict[int, Fetched]) -> None:

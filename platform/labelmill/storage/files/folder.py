@@ -175,6 +175,7 @@ def _batch(rows: list[tuple[str, os.stat_result]]) -> pa.RecordBatch:
             pa.array([found.st_size for _, found in rows], pa.int64()),
             pa.array([etag_of(found) for _, found in rows], pa.string()),
             pa.array([found.st_mtime_ns // 1000 for _, found in rows], pa.timestamp("us", "UTC")),
+            pa.nulls(len(rows), pa.string()),
         ],
         schema=LISTING_SCHEMA,
     )
