@@ -30,15 +30,15 @@ HELPS = r"^the cache .* cannot be written: .+\. Set LABELMILL_CACHE to a folder 
 def own_cache(tmp_path, monkeypatch):
     """Empty, and unknown to this process."""
     monkeypatch.setenv("LABELMILL_CACHE", str(tmp_path / "cache"))
-    forget(monkeypatch)
+    forget()
     return tmp_path / "cache"
 
 
-def forget(monkeypatch):
+def forget():
     """As a process that has just started."""
     for used in cache._used.values():
         os.close(used.lock)
-    monkeypatch.setattr(cache, "_used", {})
+    cache._used.clear()
 
 
 def write(folder, size_bytes=1000):
@@ -78,10 +78,10 @@ def test_a_damaged_entry_is_made_anew(damage, is_known, monkeypatch):
     made = []
     kept("weights", "key", lambda folder: (made.append(1), write(folder)))
     if not is_known:
-        forget(monkeypatch)
+        forget()
     DAMAGE[damage](kept("weights", "key", write))
     if not is_known:
-        forget(monkeypatch)
+        forget()
     folder = kept("weights", "key", lambda folder: (made.append(2), write(folder)))
     if "digests" not in damage or not is_known:  # who compared the files needs the digests no more
         assert made == [1, 2]
@@ -94,7 +94,7 @@ def test_an_entry_is_compared_once_in_each_process(monkeypatch):
     digest = cache._digest
     monkeypatch.setattr(cache, "_digest", lambda file: (compared.append(file.name), digest(file))[1])
     kept("weights", "key", write)
-    forget(monkeypatch)
+    forget()
     del compared[:]
     for _ in range(3):
         kept("weights", "key", write)
@@ -130,7 +130,7 @@ def test_of_many_that_find_it_damaged_one_makes_it_anew_and_the_others_wait(tmp_
     takers = [subprocess.Popen(words, stdout=subprocess.PIPE, text=True) for _ in range(6)]
     assert [taker.communicate()[0] for taker in takers] == ["{7}\n"] * 6
     assert len(list((tmp_path / "made").iterdir())) == 1
-    forget(monkeypatch)
+    forget()
     kept("weights", "another", write)
     assert len(list(cache_folder().glob("weights/key.*/"))) == 2, "the damaged one was in use here"
 
@@ -185,18 +185,18 @@ def test_what_was_not_used_for_longest_goes_first_and_never_what_is_in_use(monke
         folders[number] = kept("weights", f"key{number}", write)
         os.utime(folders[number] / "digests.json", (1000 + number, 1000 + number))
         if number == 5:
-            forget(monkeypatch)
+            forget()
             kept("weights", "key0", write)  # used again: now the newest
-            forget(monkeypatch)
+            forget()
     os.utime(held / "digests.json", (1, 1))
-    forget(monkeypatch)
+    forget()
     kept("weights", "last", write)
     left = {path.name.partition(".")[0] for path in entries()}
     assert "held" in left and "last" in left and "key0" in left
     assert "key1" not in left
     assert sum(room._size_bytes(path) for path in entries()) <= 40_000
     process.communicate()
-    forget(monkeypatch)
+    forget()
     os.utime(held / "digests.json", (1, 1))
     kept("weights", "more", write)
     kept("weights", "still more", write)
@@ -207,7 +207,7 @@ def test_a_disk_is_never_filled_with_more_than_half_of_what_it_has(monkeypatch):
     monkeypatch.setattr(room, "free_bytes", lambda folder: 20_000)
     for number in range(10):
         kept("weights", f"key{number}", write)
-        forget(monkeypatch)
+        forget()
     assert 1 < len(entries()) < 6
 
 
@@ -300,7 +300,7 @@ def test_a_full_disk_is_one_line():
 
 def test_a_cache_that_is_read_only_and_has_what_is_wanted_is_read(own_cache, monkeypatch):
     kept("weights", "key", write)
-    forget(monkeypatch)
+    forget()
     monkeypatch.setattr(os, "utime", refuse)
     monkeypatch.setattr(Path, "mkdir", refuse)
     assert (kept("weights", "key", write) / "a.bin").exists()
@@ -315,7 +315,7 @@ def test_a_disk_without_locks_keeps_all_the_same(monkeypatch):
         raise OSError(errno.ENOLCK, "No locks available")
 
     kept("weights", "key", write)
-    forget(monkeypatch)
+    forget()
     monkeypatch.setattr("fcntl.flock", without_locks)
     monkeypatch.setattr(room, "_MOST_BYTES", 0)
     assert (kept("weights", "key", write) / "a.bin").exists()
@@ -350,7 +350,7 @@ def test_a_converted_network_that_lost_its_weights_labels_nothing(tmp_path, monk
     graph = converted_graph(bundle)
     covered = json.loads((graph.parent / "digests.json").read_text())
     assert set(covered) | {"digests.json"} == {file.name for file in graph.parent.iterdir()} > {"graph.bin"}
-    forget(monkeypatch)
+    forget()
     zeroed(graph.with_suffix(".bin"))
     [again] = labels_of(bundle)
     np.testing.assert_allclose(again, good, atol=1e-5)

@@ -36,12 +36,12 @@ def test_each_form_does_what_it_says():
 
 def test_a_published_calibration_is_what_the_labeler_answers_with(tmp_path):
     image = jpeg_bytes(seed=3)
-    logits = Labeler(make_bundle(tmp_path, "raw"), "torch", num_threads=1).label([image])[0].logits
+    logits = Labeler(make_bundle(tmp_path, "raw"), "torch", precision="float32", num_threads=1).label([image])[0].logits
     for calibration in (None, {"temperature": 2.5}, PLATT):
         make_bundle(tmp_path, "same", calibration=calibration)
         bundle = Registry(str(tmp_path)).resolve(f"same@{len(Registry(str(tmp_path)).versions('same'))}")
         assert bundle.calibration == calibration
-        (answer,) = Labeler(bundle, "torch", num_threads=1).label([image])
+        (answer,) = Labeler(bundle, "torch", precision="float32", num_threads=1).label([image])
         np.testing.assert_allclose(answer.logits, logits, atol=1e-5)
         np.testing.assert_allclose(
             answer.confidences, confidences("multi_label", logits[None], calibration)[0], atol=1e-5

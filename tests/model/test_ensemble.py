@@ -20,7 +20,7 @@ def assembled(bundles, folder):
 
 
 def confidences(bundle, engine="torch"):
-    return Labeler(bundle, engine, num_threads=1).confidences(PIXELS)
+    return Labeler(bundle, engine, precision="float32", num_threads=1).confidences(PIXELS)
 
 
 @pytest.mark.parametrize("task", ["multi_class", "multi_label"])
@@ -71,7 +71,12 @@ def test_members_of_other_sizes_see_the_picture_whole_in_both_engines(tmp_path):
     assert both.architecture == "ensemble:timm/test_resnet@32+timm/test_vit"
     squares = np.random.default_rng(3).integers(0, 256, (9, 4, 4, 3), dtype=np.uint8)
     at_48, at_32 = (squares.repeat(px // 4, axis=1).repeat(px // 4, axis=2) for px in (48, 32))
-    by_torch, by_openvino = (Labeler(both, engine).confidences(at_48) for engine in ("torch", "openvino"))
+    by_torch, by_openvino = (
+        Labeler(both, engine, precision="float32").confidences(at_48) for engine in ("torch", "openvino")
+    )
     np.testing.assert_allclose(by_openvino, by_torch, atol=1e-3)
-    alone = [Labeler(small, "torch").confidences(at_32), Labeler(large, "torch").confidences(at_48)]
+    alone = [
+        Labeler(small, "torch", precision="float32").confidences(at_32),
+        Labeler(large, "torch", precision="float32").confidences(at_48),
+    ]
     np.testing.assert_allclose(by_torch, np.mean(alone, axis=0), atol=0.1)  # enlarged and reduced, nearly the same

@@ -86,7 +86,7 @@ def test_threads_that_decode_change_no_answer(tiny_bundle):
 
 def test_confidences_follow_the_task_and_the_temperature(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
-    how = {"engine": "torch", "num_threads": 1}
+    how = {"engine": "torch", "num_threads": 1, "precision": "float32"}
     logits = Labeler(make_bundle(tmp_path, "raw"), **how)._engine.forward(pixels)[0].astype(np.float64)
     by_label = Labeler(make_bundle(tmp_path, "raw"), **how).confidences(pixels)
     np.testing.assert_allclose(by_label, 1 / (1 + np.exp(-logits)), atol=1e-6)

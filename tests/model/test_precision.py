@@ -9,7 +9,14 @@ import pytest
 
 from bundles import make_bundle
 from labelmill.model.engines import choose_engine, convert, graphs, torch_engine
-from labelmill.model.engines.graphs import PROBE_NAME, SPEEDS_NAME, converted_graph, has_bfloat16, takes_bfloat16
+from labelmill.model.engines.graphs import (
+    BFLOAT16_SPEED,
+    PROBE_NAME,
+    SPEEDS_NAME,
+    converted_graph,
+    has_bfloat16,
+    takes_bfloat16,
+)
 from labelmill.model.engines.openvino_engine import OpenVinoEngine
 from labelmill.model.engines.precision import Comparison, furthest, made_pictures, same_decisions
 from labelmill.model.engines.torch_engine import PixelsToLogits
@@ -39,12 +46,16 @@ def test_bfloat16_is_taken_when_asked_for_and_answers_alike(bundle, engine):
         asked: Labeler(bundle, engine, precision=asked, num_threads=1, embeddings=True)
         for asked in ("float32", "bfloat16")
     }
-    assert [labeler.precision for labeler in labelers.values()] == ["float32", LOW]
+    alike = engine == "torch" or BFLOAT16_SPEED in json.loads(
+        converted_graph(bundle).with_name(SPEEDS_NAME).read_text()
+    )
+    low = LOW if alike else "float32"  # one picture alone, on some CPUs, differs by a tenth in OpenVINO's bfloat16
+    assert [labeler.precision for labeler in labelers.values()] == ["float32", low]
     outputs = {asked: labeler._engine.forward(noise()) for asked, labeler in labelers.items()}
-    for low, full in zip(outputs["bfloat16"], outputs["float32"], strict=True):
-        assert low.dtype == np.float32
-        assert (np.abs(low - full).max() > 0) == has_bfloat16()  # it is another arithmetic
-        assert np.abs(low - full).max() <= 4e-2 * np.abs(full).max()  # 2e-2 on the pictures that were tried
+    for found, full in zip(outputs["bfloat16"], outputs["float32"], strict=True):
+        assert found.dtype == np.float32
+        assert (np.abs(found - full).max() > 0) == (low == "bfloat16")  # it is another arithmetic
+        assert np.abs(found - full).max() <= 4e-2 * np.abs(full).max()  # 2e-2 on the pictures that were tried
 
 
 @pytest.mark.parametrize("engine", ["openvino", "torch"])
@@ -130,9 +141,10 @@ def test_made_pictures_differ_and_are_the_same_each_time(bundle):
 def test_speeds_are_measured_at_the_conversion_and_choose_the_engine(bundle, monkeypatch, tmp_path):
     graph = converted_graph(bundle)
     speeds = json.loads(graph.with_name(SPEEDS_NAME).read_text())
-    assert set(speeds) == {"openvino", "torch"} | ({"openvino_bfloat16"} if has_bfloat16() else set())
+    assert set(speeds) - {BFLOAT16_SPEED} == {"openvino", "torch"}
     assert min(speeds.values()) > 0
-    assert graph.with_name(PROBE_NAME).exists() == has_bfloat16()
+    assert graph.with_name(PROBE_NAME).exists() == (BFLOAT16_SPEED in speeds)
+    assert has_bfloat16() or BFLOAT16_SPEED not in speeds
     monkeypatch.setattr(graphs, "has_bfloat16", lambda: True)
     monkeypatch.setattr(graphs, "_speeds", lambda graph: speeds)
     monkeypatch.setattr(graphs, "converted_graph", lambda bundle, **_: tmp_path / "graph.xml")
