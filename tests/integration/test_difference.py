@@ -4,7 +4,6 @@ import io
 import json
 from pathlib import Path
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -18,7 +17,6 @@ from labelmill.storage import LISTING_SCHEMA, open_store
 from labelmill.table.data_file import put_data_file
 from labelmill.table.row import DATA_SCHEMA
 from labelmill.table.table import LabelTable
-from labelmill.table.view import current_rows
 from labelmill.table.writer import TableWriter
 from listings import altered, for_ever
 from proxy import faulty_proxy, no_fault
@@ -111,9 +109,8 @@ def labelled(spec):
 
 def current(table):
     """Per status, how many pictures the current view has."""
-    with duckdb.connect() as connection:
-        connection.register("rows", current_rows(LabelTable(str(table)), ["uri", "status"]))
-        return dict(connection.sql("SELECT status, count(*) FROM rows GROUP BY status").fetchall())
+    sql = "SELECT status, count(*) AS pictures FROM current_labels GROUP BY status"
+    return {row["status"]: row["pictures"] for row in LabelTable(str(table)).query(sql)}
 
 
 def test_folders_that_are_not_mounted_stop_the_run_and_what_is_back_is_labelled_by_nobody(tmp_path):

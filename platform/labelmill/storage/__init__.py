@@ -6,7 +6,7 @@ once and is what bulk labelling calls.
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache
 from typing import Any, TypeVar
 
@@ -123,7 +123,9 @@ def _ask_many(
                 deque(waiting, maxlen=0)  # the others would be refused too
                 raise
 
-    for done in [_threads(concurrency).submit(work) for _ in range(min(concurrency, len(items)))]:
+    at_work = [_threads(concurrency).submit(work) for _ in range(min(concurrency, len(items)))]
+    wait(at_work)  # all of them: none goes on when its keys were refused and the caller is told so
+    for done in at_work:
         done.result()
     return results
 
