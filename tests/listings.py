@@ -25,16 +25,19 @@ def altered(change: Change, *, but_the_first: int = 0) -> Alter:
 
 
 def for_ever(*, fresh_tokens: bool, keys: bool) -> Alter:
-    """The first page again and again, or pages without keys, with the same token or always another."""
-    first: list[bytes] = []
+    """The first page of each listing again and again, or pages without keys, with the same token or always another."""
+    first: dict[str, bytes] = {}
     numbers = itertools.count()
 
-    def change(body: bytes) -> bytes:
-        first.append(body if keys else re.sub(rb"<(Contents|CommonPrefixes)>.*</\1>", b"", body, flags=re.S))
+    def alter(method: str, path: str, headers: Headers, body: bytes) -> tuple[Headers, bytes] | None:
+        if not _is_listing(method, path):
+            return None
+        page = body if keys else re.sub(rb"<(Contents|CommonPrefixes)>.*</\1>", b"", body, flags=re.S)
+        listing = re.sub(r"continuation-token=[^&]*&?", "", path)
         token = b"token-%d" % (next(numbers) if fresh_tokens else 0)
-        return with_more(first[0], token)
+        return headers, with_more(first.setdefault(listing, page), token)
 
-    return altered(change)
+    return alter
 
 
 def with_more(body: bytes, token: bytes) -> bytes:
