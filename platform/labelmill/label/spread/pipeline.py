@@ -194,12 +194,12 @@ def write(answered: pa.Table, stage: Stage) -> pa.Table:
     return pa.table({"outcome": [outcome]})
 
 
-_KEPT: dict[tuple[str, str], Any] = {}
+_KEPT: dict[tuple[str, str, bool], Any] = {}
 
 
 def _kept(kind: type[Any], stage: Stage) -> Any:
-    """What tasks of a run share in one process."""
-    key = kind.__name__, stage.run_id
+    """What tasks of a run share in one process, as long as they are told the same of their node."""
+    key = kind.__name__, stage.run_id, stage.doubts_its_node
     if key not in _KEPT:
         _KEPT[key] = kind(stage)
     return _KEPT[key]
