@@ -141,9 +141,10 @@ def test_a_bad_word_is_answered_in_one_line(run, command):
 
 @pytest.mark.parametrize("dialect", ["duckdb", "spark", "trino"])
 def test_a_view_over_a_strange_address_steers_no_terminal(run, dialect):
-    code, out, _ = run("labels", "view", "a\x1b[31m\nb", "--for", dialect)
-    assert code == 0
-    assert "\x1b" not in out
+    code, out, err = run("labels", "view", "a\x1b[31m\nb", "--for", dialect)
+    assert (code, out) == (1, "")  # no table has such an address
+    assert "\x1b" not in err
+    assert err.count("\n") == 1
 
 
 @pytest.mark.parametrize(

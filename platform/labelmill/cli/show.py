@@ -21,10 +21,9 @@ def print_labels(uri: str, *, status: str | None, limit: int, current: bool, mod
         raise SpecError(f"--status: expected one of {', '.join(STATUSES)}; got {status!r}")
     table = LabelTable(uri)
     view = f"current_labels {_where(status, None)}" if current else f"labels {_where(status, model)}"
+    statuses = table.query(_STATUSES.format(view=view), _NARROW, model=model)
     put(f"{printable(table.uri)}: version {table.version}, {table.num_files} files")
-    _print_statuses(
-        table.query(_STATUSES.format(view=view), _NARROW, model=model), "current rows" if current else "rows"
-    )
+    _print_statuses(statuses, "current rows" if current else "rows")
     _print_label_counts(table.query(_LABELS.format(view=view), _NARROW, model=model))
     _print_receipts(table.uri)
     if limit:
