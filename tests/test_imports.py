@@ -27,7 +27,7 @@ LAYERS = [
     ("images",),
     ("spec", "storage", "parquet", "machine"),
     ("address",),
-    ("ahead", "cores", "ending", "errors"),
+    ("ahead", "allowance", "ending", "errors"),
     ("",),  # labelmill itself: its version
 ]
 MAY_IMPORT_RAY = {"cluster", "train", "label", "serve"}

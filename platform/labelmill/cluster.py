@@ -23,7 +23,7 @@ from types import ModuleType
 
 import psutil
 
-from labelmill.cores import cores_here
+from labelmill.allowance import cores_here
 from labelmill.ending import end_main_thread
 from labelmill.errors import ClusterError, NoRayError
 from labelmill.machine import ray_folder

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from labelmill.cores import cores_here
+from labelmill.allowance import cores_here
 from labelmill.dataset.sights import SIGHT, Item, Sights, remembered_sights
 from labelmill.errors import ImageError, StorageError, UnavailableError
 from labelmill.images.likeness import colours, perceptual_hashes, thumbnail

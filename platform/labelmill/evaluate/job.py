@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
-from labelmill.cores import cores_here
+from labelmill.allowance import cores_here
 from labelmill.dataset import load_examples
 from labelmill.errors import DataError, SpecError
 from labelmill.evaluate.answers import Answers, answer

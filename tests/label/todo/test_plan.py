@@ -596,29 +596,6 @@ def test_a_disk_that_fills_up_while_a_plan_is_made_is_one_line(night: Night, mon
         night.plan(item("x"), below=PREFIX)
 
 
-@pytest.mark.parametrize(
-    ("membership", "files", "limit"),
-    [
-        ("0::/job\n", {"memory.max": "max\n", "job/memory.max": "4294967296\n"}, 4 << 30),
-        ("0::/job/inner\n", {"job/memory.max": "4294967296\n", "job/inner/memory.max": "max\n"}, 4 << 30),
-        ("0::/seen/from/outside\n", {"memory.max": "2147483648\n"}, 2 << 30),
-        ("4:cpu,memory:/job\n0::/\n", {"memory/job/memory.limit_in_bytes": "1073741824\n"}, 1 << 30),
-        ("0::/\n", {}, 1 << 50),
-    ],
-)
-def test_the_memory_that_counts_is_what_a_control_group_leaves(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, membership: str, files: dict[str, str], limit: int
-) -> None:
-    (tmp_path / "cgroup").write_text(membership)
-    for name, text in files.items():
-        (tmp_path / "groups" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "groups" / name).write_text(text)
-    monkeypatch.setattr(room, "_MEMBERSHIP", tmp_path / "cgroup")
-    monkeypatch.setattr(room, "_GROUPS", tmp_path / "groups")
-    monkeypatch.setattr(room.psutil, "virtual_memory", lambda: SimpleNamespace(total=1 << 50))
-    assert room.memory_bytes() == limit
-
-
 def test_the_table_is_read_through_the_store_where_duckdb_takes_its_name_for_a_pattern(tmp_path: Path) -> None:
     night = Night(str(tmp_path / "odd [x]" / "labels"))
     night.put(item("done"), item("goes"))

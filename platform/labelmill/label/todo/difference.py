@@ -26,9 +26,10 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from labelmill.address import beginnings
+from labelmill.allowance import memory_bytes
 from labelmill.label.todo.hashing import both_hashes, uri_hash
 from labelmill.label.todo.index import ARCHIVED, DELETED, DONE, FILES, HERE, KEY, Index, by_file
-from labelmill.label.todo.room import check_disk, memory_bytes
+from labelmill.label.todo.room import check_disk
 from labelmill.table.row import DATA_SCHEMA, FINAL
 from labelmill.table.table import LabelTable
 

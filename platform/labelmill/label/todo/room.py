@@ -1,4 +1,4 @@
-"""How much memory and disk a plan may take: what the machine has, or what a control group leaves this process of it."""
+"""The disk that a plan takes for a while: whether it is there, and what is said when it is full."""
 
 from __future__ import annotations
 
@@ -9,18 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import duckdb
-import psutil
 
 from labelmill.errors import StorageError, TableError
 
-__all__ = ["check_disk", "full_disk_named", "memory_bytes"]
-
-_GROUPS = Path("/sys/fs/cgroup")
-_MEMBERSHIP = Path("/proc/self/cgroup")
-
-
-def memory_bytes() -> int:
-    return min([psutil.virtual_memory().total, *_limits()])
+__all__ = ["check_disk", "full_disk_named"]
 
 
 def check_disk(folder: Path, needed_bytes: int) -> None:
@@ -48,24 +40,6 @@ def full_disk_named(folder: Path) -> Iterator[None]:
             "and about 100 a picture to label, or a picture listed where the table is large. "
             "Set TMPDIR to a folder with more room."
         ) from exc
-
-
-def _limits() -> Iterator[int]:
-    """Of the group and of those around it: version 2 has one tree, version 1 one for each controller."""
-    for line in _MEMBERSHIP.read_text().splitlines() if _MEMBERSHIP.exists() else ():
-        _, controllers, path = line.split(":", 2)
-        if not controllers:
-            root, name = _GROUPS, "memory.max"
-        elif "memory" in controllers.split(","):
-            root, name = _GROUPS / "memory", "memory.limit_in_bytes"
-        else:
-            continue
-        group = root / path.lstrip("/")
-        for folder in (group, *group.parents):  # in a container its own group may be shown as the root
-            if folder.is_relative_to(root) and (folder / name).is_file():
-                limit = (folder / name).read_text().strip()
-                if limit.isdecimal():
-                    yield int(limit)
 
 
 def _gb(size_bytes: int) -> str:

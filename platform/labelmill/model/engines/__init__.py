@@ -8,7 +8,7 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from labelmill.cores import cores_here
+from labelmill.allowance import cores_here
 from labelmill.errors import BundleError
 from labelmill.model.bundle import Bundle
 

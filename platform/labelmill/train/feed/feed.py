@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labelmill.ahead import ahead
-from labelmill.cores import cores_here
+from labelmill.allowance import cores_here
 from labelmill.dataset import Examples
 from labelmill.errors import DataError, ImageError, LabelmillError, NodeError, StorageError, UnavailableError
 from labelmill.images.augment import training_pixels

@@ -11,7 +11,7 @@ import ray.train
 import ray.train.torch
 import torch
 
-from labelmill.cores import cores_here
+from labelmill.allowance import cores_here
 from labelmill.dataset import Examples
 from labelmill.errors import CredentialsError, NodeError, UnavailableError
 from labelmill.train.feed.balance import oversampled

@@ -1,21 +1,23 @@
-"""Cores are counted as this process may use them: of `taskset`, cpusets and both kinds of control groups."""
+"""Cores and memory are counted as this process may use them: of `taskset`, cpusets and both kinds of control groups."""
 
 import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from labelmill import cores
-from labelmill.cores import cores_here
+from labelmill import allowance
+from labelmill.allowance import cores_here, memory_bytes
 
 
 @pytest.fixture
 def groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(cores, "_GROUPS", tmp_path / "cgroup")
-    monkeypatch.setattr(cores, "_OWN_GROUPS", tmp_path / "own")
+    monkeypatch.setattr(allowance, "_GROUPS", tmp_path / "cgroup")
+    monkeypatch.setattr(allowance, "_OWN_GROUPS", tmp_path / "own")
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
+    monkeypatch.setattr(allowance.psutil, "virtual_memory", lambda: SimpleNamespace(total=1 << 50))
     return tmp_path
 
 
@@ -54,8 +56,25 @@ def test_what_a_control_group_gives_bounds_the_cores(groups, own, files, expecte
     assert cores_here() == expected
 
 
-def test_a_system_without_control_groups_has_the_cores_it_has(groups):
-    assert cores_here() == 8
+@pytest.mark.parametrize(
+    ("own", "files", "expected"),
+    [
+        ("0::/job", {"memory.max": "max", "job/memory.max": "4294967296"}, 4 << 30),
+        ("0::/job/inner", {"job/memory.max": "4294967296", "job/inner/memory.max": "max"}, 4 << 30),
+        ("0::/seen/from/outside", {"memory.max": "2147483648"}, 2 << 30),
+        ("4:cpu,memory:/job\n0::/", {"memory/job/memory.limit_in_bytes": "1073741824"}, 1 << 30),
+        ("0::/", {}, 1 << 50),
+    ],
+)
+def test_what_a_control_group_leaves_bounds_the_memory(groups, own, files, expected):
+    write(groups / "own", own)
+    for name, text in files.items():
+        write(groups / "cgroup" / name, text)
+    assert memory_bytes() == expected
+
+
+def test_a_system_without_control_groups_has_what_it_has(groups):
+    assert (cores_here(), memory_bytes()) == (8, 1 << 50)
 
 
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two cores")
