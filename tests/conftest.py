@@ -2,6 +2,7 @@
 
 import os
 import re
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -16,6 +17,11 @@ from moto.server import ThreadedMotoServer
 import harm
 
 CHROMIUM = Path("/usr/bin/chromium")
+
+
+def pytest_collection_finish() -> None:
+    """A job in this process could not set Ray up any more: what needs Ray at import is imported in another process."""
+    assert "ray" not in sys.modules, "a module of tests imports Ray"
 
 
 @pytest.fixture

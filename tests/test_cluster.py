@@ -1,8 +1,9 @@
-"""What ended a worker is said in its own words, wherever Ray's text has them: texts as Ray gave them."""
+"""What is said of workers: what ended one in its own words, wherever Ray's text has them, and where it is."""
 
 import pytest
 
-from labelmill.cluster import said_by_worker
+from labelmill.cluster import named_node, said_by_worker
+from labelmill.errors import CredentialsError, DataError, NodeError, UnavailableError
 
 MISSING = "ModuleNotFoundError: No module named 'openvino'"
 
@@ -37,3 +38,14 @@ traceback: Traceback (most recent call last):
 )
 def test_what_ended_a_worker_is_said_in_its_own_words(text, said):
     assert said_by_worker(RuntimeError(text)) == said
+
+
+@pytest.mark.parametrize("reason", [CredentialsError("ExpiredToken"), UnavailableError("no answer"), NodeError("gone")])
+def test_what_a_worker_cannot_reach_is_said_with_its_node(reason):
+    with pytest.raises(NodeError, match=rf"^node 10.0.0.7: {reason}\. Every node needs"), named_node("10.0.0.7"):
+        raise reason
+
+
+def test_what_is_no_nodes_fault_is_said_as_it_is():
+    with pytest.raises(DataError, match=r"^none of 3 pictures$"), named_node("10.0.0.7"):
+        raise DataError("none of 3 pictures")

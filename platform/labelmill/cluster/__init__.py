@@ -4,7 +4,7 @@ from labelmill.cluster.connection import Connection, connect, connect_ahead, res
 from labelmill.cluster.loss import is_lost
 from labelmill.cluster.reach import check_answers, cluster_address
 from labelmill.cluster.resources import Resources, cores_in_use, nodes
-from labelmill.cluster.words import said_by_worker
+from labelmill.cluster.words import named_node, said_by_worker
 
 __all__ = [
     "Connection",
@@ -15,6 +15,7 @@ __all__ = [
     "connect_ahead",
     "cores_in_use",
     "is_lost",
+    "named_node",
     "nodes",
     "resources_at_hand",
     "said_by_worker",

@@ -1,8 +1,7 @@
 """What Ray Train runs in each worker: take a share of the pictures, and train with the others."""
 
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import psutil
@@ -12,8 +11,8 @@ import ray.train.torch
 import torch
 
 from labelmill.allowance import cores_here
+from labelmill.cluster import named_node
 from labelmill.dataset import Examples
-from labelmill.errors import CredentialsError, NodeError, UnavailableError
 from labelmill.train.feed.balance import oversampled
 from labelmill.train.feed.feed import Feed, Share
 from labelmill.train.feed.resolution import check_sides
@@ -65,38 +64,16 @@ def take_part(
     `num_neighbours` workers share this node, this one counted. `keep` and `is_due` as in `loop.train`. NodeError: this
     node does not reach what the others do.
     """
-    with _named_node():
-        _take_part(job, team, examples, num_neighbours, keep, is_due)
-
-
-@contextmanager
-def _named_node() -> Iterator[None]:
-    try:
-        yield
-    except (CredentialsError, NodeError, UnavailableError) as exc:
-        raise NodeError(
-            f"node {ray.util.get_node_ip_address()}: {exc}. Every node needs credentials that the stores take, and the "
-            "folders that the spec names; then run the same spec again."
-        ) from exc
-
-
-def _take_part(
-    job: Job,
-    team: Team,
-    examples: tuple[Examples, Examples],
-    num_neighbours: int,
-    keep: Callable[[State], None],
-    is_due: Callable[[], bool],
-) -> None:
-    num_cores = _num_cores() // num_neighbours
-    torch.set_num_threads(max(1, num_cores))
-    if team.device.type == "cpu":
-        keep_freed_memory()
-    state = start_state(job, team)
-    check_sides(job.spec, state.network, state.progress.preprocessing.image_size_px, team.device)
-    feed = _feed(job, state, team, *examples, num_cores, num_neighbours)
-    objective = taught(job, build_objective(job, examples[0].targets, team.device), state.progress.preprocessing)
-    train(Course(job, feed, team, objective), state, keep, is_due=is_due)
+    with named_node(ray.util.get_node_ip_address()):
+        num_cores = _num_cores() // num_neighbours
+        torch.set_num_threads(max(1, num_cores))
+        if team.device.type == "cpu":
+            keep_freed_memory()
+        state = start_state(job, team)
+        check_sides(job.spec, state.network, state.progress.preprocessing.image_size_px, team.device)
+        feed = _feed(job, state, team, *examples, num_cores, num_neighbours)
+        objective = taught(job, build_objective(job, examples[0].targets, team.device), state.progress.preprocessing)
+        train(Course(job, feed, team, objective), state, keep, is_due=is_due)
 
 
 def _feed(
