@@ -12,7 +12,7 @@ from labelmill.label.spread.workers import plan_workers
         (16, 1, "auto", 100, "15 workers of 1 core and 1 GPU", 16),
         (64, 8, "torch", 1000, "56 workers of 1 core and 8 GPUs", 64),
         (64, 8, "torch", 2, "2 workers of 1 core and 2 GPUs", 4),
-        (1, 1, "auto", 100, "1 workers of 1 core and 1 GPU", 1),
+        (1, 1, "auto", 100, "1 worker of 1 core and 1 GPU", 1),
         (16, 1, "openvino", 100, "16 workers of 1 core", 16),
     ],
 )

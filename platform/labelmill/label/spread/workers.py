@@ -21,7 +21,7 @@ class Workers:
         return self.count + self.gpus * self.cores_a_gpu
 
     def __str__(self) -> str:
-        cores = f"{self.count} workers of 1 core"
+        cores = f"{self.count} worker{'s' if self.count > 1 else ''} of 1 core"
         return f"{cores} and {self.gpus} GPU{'s' if self.gpus > 1 else ''}" if self.gpus else cores
 
 
