@@ -14,8 +14,9 @@ $(STAMP): pyproject.toml requirements.lock
 demo: setup
 	.venv/bin/labelmill demo
 
+# Two at a time: a third of the time is waiting.
 test: setup
-	.venv/bin/python -m pytest -m "not long"
+	.venv/bin/python -m pytest -m "not long" -n 2 --dist loadfile
 
 test-long: setup
 	.venv/bin/python -m pytest

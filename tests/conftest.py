@@ -3,7 +3,7 @@
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,6 +22,14 @@ CHROMIUM = Path("/usr/bin/chromium")
 def pytest_collection_finish() -> None:
     """A job in this process could not set Ray up any more: what needs Ray at import is imported in another process."""
     assert "ray" not in sys.modules, "a module of tests imports Ray"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, Any, Any]:
+    """What was written of names that are not UTF-8 cannot be sent from one process of the tests to the other."""
+    report = yield
+    report.sections = [(title, text.encode("utf-8", "backslashreplace").decode()) for title, text in report.sections]
+    return report
 
 
 @pytest.fixture

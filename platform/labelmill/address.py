@@ -55,7 +55,8 @@ def split_uri(uri: str) -> tuple[str, str]:
         return split_uri(os.path.abspath(os.fsdecode(unquote_to_bytes(uri.removeprefix("file://")))))  # noqa: PTH100
     elif uri and not scheme:
         return "/", os.path.abspath(os.path.expanduser(uri)).lstrip("/")  # noqa: PTH100, PTH111
-    raise StorageError(f"expected a folder ('./x', '/x', 'file:///x') or 's3://bucket/prefix', got {uri!r}")
+    shown = re.sub("(?<=://)[^/@]*@", "…@", uri)  # who writes keys into an address does not want them in a log
+    raise StorageError(f"expected a folder ('./x', '/x', 'file:///x') or 's3://bucket/prefix', got {shown!r}")
 
 
 def path_uri(path: str) -> str:

@@ -125,12 +125,12 @@ def _cache_or_its_content(spec: Spec) -> str:
         return check_cache()
     except StorageError:
         with suppress(LabelmillError):  # of a model that is not there another answer tells
-            if isinstance(spec, LabelSpec | ServeSpec) and _are_at_hand(spec):
+            if not isinstance(spec, TrainSpec) and _are_at_hand(spec):
                 return "cannot be written, and has what is needed"
         raise
 
 
-def _are_at_hand(spec: LabelSpec | ServeSpec) -> bool:
+def _are_at_hand(spec: LabelSpec | EvaluateSpec | ServeSpec) -> bool:
     references = spec.references if isinstance(spec, LabelSpec) else [spec.model]
     embeddings = isinstance(spec, LabelSpec) and spec.embeddings
     bundles = [Registry(spec.registry).resolve(reference) for reference in references]

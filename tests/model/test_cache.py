@@ -357,11 +357,12 @@ def test_a_converted_network_that_lost_its_weights_labels_nothing(tmp_path, monk
     assert converted_graph(bundle) != graph and not graph.exists()
 
 
-def test_a_cache_that_is_read_only_and_has_what_a_job_wants_passes_its_check(tmp_path, own_cache, monkeypatch):
+@pytest.mark.parametrize("more", ["kind: serve", "kind: evaluate, data: {images: i, labels: folders}, output: o"])
+def test_a_cache_that_is_read_only_and_has_what_a_job_wants_passes_its_check(more, tmp_path, own_cache, monkeypatch):
     registry = tmp_path / "registry"
     bundle = make_bundle(registry)
     spec = tmp_path / "job.yaml"
-    spec.write_text(f"{{kind: serve, name: n, registry: {registry}, model: tiny@1}}")
+    spec.write_text(f"{{{more}, name: n, registry: {registry}, model: tiny@1}}")
 
     def finding():
         [found] = [found for found in check(load_spec(str(spec)).spec) if found.subject == "cache"]

@@ -326,6 +326,12 @@ def test_other_uris_are_refused_with_what_is_allowed(uri: str) -> None:
         open_store(uri)
 
 
+@pytest.mark.parametrize("uri", ["https://me:secret@host/x", "s3://KEY:secret@bucket/x"])
+def test_keys_in_an_address_are_not_repeated(uri: str) -> None:
+    with pytest.raises(StorageError, match=r"got '\w+://…@\w+/x'"):
+        open_store(uri)
+
+
 def test_a_picture_uri_splits_into_a_root_and_a_key_as_it_is() -> None:
     assert split_uri("s3://b/a%20b?c#d//e") == ("s3://b", "a%20b?c#d//e")
     assert split_uri("s3://b//e") == ("s3://b", "/e")
