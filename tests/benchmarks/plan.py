@@ -3,6 +3,8 @@
     python tests/benchmarks/plan.py --pictures 1_000_000
     python tests/benchmarks/plan.py --pictures 100_000_000 --folder /big/disk --result results/plan.json
 
+In a control group of less memory than the machine has, as results/plan-*-4gib.json: put the shell into it first.
+
 The table is written and committed through the product's own writer, in files of 2 million rows; the listing is made
 while it is read, as a store's is. Of the pictures `--changed` differ: half have a new etag, a quarter are new, and a
 quarter are listed no more. `plan_todo` runs in a process of its own; its memory is the sum of proportional set sizes
