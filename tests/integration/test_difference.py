@@ -125,6 +125,16 @@ def test_folders_that_are_not_mounted_stop_the_run_and_what_is_back_is_labelled_
     )
     labelled(job)
 
+    (images / "site1").rename(tmp_path / "volume")
+    (images / "site1").symlink_to(tmp_path / "volume")
+    labelled(job)
+    (tmp_path / "volume").rename(tmp_path / "elsewhere")  # a link to what is not mounted is said, and costs no row
+    done = labelmill("run", job)
+    assert (done.returncode, current(table)) == (0, {"ok": 250})
+    assert f"link that leads nowhere, not listed: '{images}/site1'" in done.stderr
+    (images / "site1").unlink()
+    (tmp_path / "elsewhere").rename(images / "site1")
+
     for site in range(1, 10):
         (images / f"site{site}").rename(tmp_path / f"site{site}")
     for command in ("run", "run", "plan"):  # and so on, until somebody says what it is

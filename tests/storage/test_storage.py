@@ -372,6 +372,9 @@ def test_links_to_files_are_followed_and_loops_of_folders_end(tmp_path: Path) ->
     expected = {"a/x.jpg", "x.jpg", "elsewhere/o.jpg", "elsewhere/deep/d.jpg"}
     store = open_store(str(root))
     assert keys_listed(store) == expected
+    unseen: list[str] = []
+    assert sum(page.num_rows for page in store.list(unseen=unseen)) == 4
+    assert sorted(unseen) == [store.address("broken"), store.address("self")]
     assert set(store.keys("elsewhere")) == {"elsewhere/o.jpg", "elsewhere/deep/d.jpg"}
     assert read_pictures([(store.address(key), None) for key in sorted(expected)]) == [b"x"] * 4
 

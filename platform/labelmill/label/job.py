@@ -151,6 +151,7 @@ class _Run:
             run_id=self.writer.run_id,
             retry=self.spec.retry,
             below=self.inventory.complete_below,
+            unseen=lambda: self.inventory.unseen,
             max_vanished_rate=self.spec.max_vanished_rate,
             on_first=connection.begin,
             large_chunks=lambda: not wants_gpus(connection.resources(), self.spec.engine),

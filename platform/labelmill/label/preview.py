@@ -191,6 +191,7 @@ def _todo(spec: LabelSpec, bundles: Sequence[Bundle], resources: Resources, fold
         run_id="plan",
         retry=spec.retry,
         below=inventory.complete_below,
+        unseen=lambda: inventory.unseen,
         max_vanished_rate=spec.max_vanished_rate,
     )
 

@@ -59,7 +59,12 @@ class S3Store(Store):
     """
 
     def list(
-        self, prefix: str = "", *, in_order: bool = True, left_out: Callable[[str], bool] | None = None
+        self,
+        prefix: str = "",
+        *,
+        in_order: bool = True,
+        left_out: Callable[[str], bool] | None = None,
+        unseen: builtins.list[str] | None = None,
     ) -> Iterator[pa.RecordBatch]:
         listing, top = self._listing, self._top(prefix)
         for page in listing.pages(top) if in_order else listing.pages_at_once(top):

@@ -60,13 +60,19 @@ class Store(ABC):
 
     @abstractmethod
     def list(
-        self, prefix: str = "", *, in_order: bool = True, left_out: Callable[[str], bool] | None = None
+        self,
+        prefix: str = "",
+        *,
+        in_order: bool = True,
+        left_out: Callable[[str], bool] | None = None,
+        unseen: builtins.list[str] | None = None,
     ) -> Iterator[pa.RecordBatch]:
         """Stream all objects below the prefix as batches of LISTING_SCHEMA; NotFoundError when the root is missing.
 
         Nobody looks into a folder whose key is `left_out`: it may be one that may not be read. A bucket has none to
         look into, and shows what lies below all the same. The order is the same each time; where that does not matter,
-        a bucket is listed by several requests at once.
+        a bucket is listed by several requests at once. The addresses of links that lead nowhere are added to `unseen`,
+        as soon as it is through: what they are, or is below them, may still be there.
         """
 
     @abstractmethod

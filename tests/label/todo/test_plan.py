@@ -85,6 +85,16 @@ def gone(todo: Todo) -> list[tuple[str, str, int]]:
     return [(r["uri"].removeprefix(PREFIX), r["etag"], r["model"]) for part in todo.unread() for r in part.to_pylist()]
 
 
+def test_of_what_could_not_be_looked_at_nothing_is_concluded(night: Night) -> None:
+    kept = ["nas", "nas/1.jpg", "nas/deep/2.jpg", "file", "nas.old/5.jpg", "na/3.jpg"]
+    night.put(item("stays"), *map(item, kept), item("nas-2/4.jpg"), item("nas.jpg"), item("files"))
+    unseen = [f"{PREFIX}{name}" for name in ("nas", "file", "nas.old", "na", "elsewhere")]
+    todo = night.plan(item("stays"), below=PREFIX, unseen=lambda: unseen)
+    assert sorted(name for name, _, _ in gone(todo)) == ["files", "nas-2/4.jpg", "nas.jpg"]
+    assert todo.num_gone == 3
+    assert night.plan(item("stays"), below=PREFIX).num_gone == 9
+
+
 def test_only_final_rows_of_this_version_bundle_and_settings_count_as_done(night: Night) -> None:
     night.put(item("done"), item("changed", "e0"))
     night.put(item("damaged"), status="unreadable")

@@ -48,6 +48,11 @@ class Inventory:
             raise self._nothing()
         return map(with_versions, chain([first], batches))
 
+    @property
+    def unseen(self) -> tuple[str, ...]:
+        """Addresses at or below which nothing is said to be gone, known when the listing is through."""
+        return self.source.unseen
+
     def covers(self, uri: str) -> bool:
         """Whether a picture that is not listed is gone."""
         return self.complete_below is not None and uri.startswith(beginnings(self.complete_below))

@@ -25,8 +25,10 @@ class Prefix(Source):
         self.sought = f"pictures in {self._store.uri}"
 
     def items(self, *, in_order: bool) -> Iterator[pa.RecordBatch]:
-        for page in self._store.list(in_order=in_order, left_out=self._left_out):
+        unseen: list[str] = []
+        for page in self._store.list(in_order=in_order, left_out=self._left_out, unseen=unseen):
             yield item_batch(**{name: page[name] for name in page.schema.names})
+        self.unseen = tuple(unseen)
 
     def probe(self) -> str:
         pages = (page.num_rows for page in self._store.list(left_out=self._left_out) if page.num_rows)

@@ -25,6 +25,8 @@ class Source(ABC):
     describe: str
     base: str
     sought: str
+    unseen: tuple[str, ...] = ()
+    """Addresses at or below which there may be more than the last listing showed: of links that lead nowhere."""
 
     @abstractmethod
     def items(self, *, in_order: bool) -> Iterator[pa.RecordBatch]:

@@ -138,7 +138,7 @@ class TableKeys:
 
     def index(self, files: range) -> Index:
         bits = np.array(list(self._wanted.bundles.values()), np.uint8 if len(self._wanted.models) <= 8 else np.int64)
-        keys = {number: np.fromfile(self._file(number), KEY) for number in files}
+        keys = ((number, np.fromfile(self._file(number), KEY)) for number in files)
         return Index(keys, bits, self._wanted.everything)
 
     def gone(self, table: LabelTable, uri_hashes: NDArray[np.uint64]) -> Iterator[pa.RecordBatch]:
@@ -156,6 +156,19 @@ class TableKeys:
             f"SELECT {folder} AS folder, count(DISTINCT uri) AS pictures FROM ({self._gone(uri_hashes)}) GROUP BY 1"
         )
         return self._select(table, counts, _GONE_COLUMNS)
+
+    def gone_below(
+        self, table: LabelTable, uri_hashes: NDArray[np.uint64], addresses: Sequence[str]
+    ) -> NDArray[np.uint64]:
+        """The hashes of those that are at one of these addresses, or below it; below an address there is no other."""
+        starts = sorted({start for address in addresses for start in beginnings(address)})
+        self._connection.register("starts", pa.table({"start": pa.array(starts, pa.string())}))
+        below = (
+            f"SELECT DISTINCT {uri_hash(self.salt)} AS uri_hash FROM ({self._gone(uri_hashes)}) AS gone_rows "
+            "ASOF JOIN starts ON uri || '/' >= start WHERE starts_with(uri || '/', start)"
+        )
+        found = [batch["uri_hash"].to_numpy() for batch in self._select(table, below, _GONE_COLUMNS)]
+        return np.concatenate(found) if found else np.zeros(0, np.uint64)
 
     def _gone(self, uri_hashes: NDArray[np.uint64]) -> str:
         self._connection.register("gone", pa.table({"uri_hash": uri_hashes}))

@@ -20,11 +20,11 @@ from labelmill.storage import etags_before
 
 __all__ = ["both_hashes", "hashed", "hashed_before", "uri_hash"]
 
-_BATCH_ROWS, _BATCH_S = 1_000_000, 1.0  # a slow listing tells soon that there is something to do
+_BATCH_ROWS, _BATCH_S = 500_000, 1.0  # a slow listing tells soon that there is something to do
 
 
 def hashed(items: Iterator[pa.RecordBatch], connection: duckdb.DuckDBPyConnection, salt: str) -> Iterator[pa.Table]:
-    """The listing in tables of about a million rows, or of what came in a second, with the columns `uri_hash` and
+    """The listing in tables of about half a million rows, or of what came in a second, with the columns `uri_hash` and
     `etag_hash`."""
     for table in _gathered(items):
         hashes = _hashes(table, connection, salt)

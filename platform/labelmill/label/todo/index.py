@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,8 +27,8 @@ class Found:
     """Of each picture that was looked up: the models that lack a row, as bits, and those of them that had one before
     it was deleted (`back`); and the place of its uri among those of its file, -1 where it is not known."""
 
-    lacking: NDArray[np.int64]
-    back: NDArray[np.int64]
+    lacking: NDArray[Any]
+    back: NDArray[Any]
     place: NDArray[np.int64]
 
     @property
@@ -38,10 +39,11 @@ class Found:
 class Index:
     """The sorted keys of some of the files: what of the listing they hold, and what they hold that was not listed."""
 
-    def __init__(self, files: dict[int, NDArray[Any]], bits: NDArray[Any], everything: int) -> None:
-        """`bits` of the models whose row each bundle's is; `everything` has all of them."""
-        self._files = {number: _Sorted(keys, bits) for number, keys in files.items()}
-        self._everything = everything
+    def __init__(self, files: Iterable[tuple[int, NDArray[Any]]], bits: NDArray[Any], everything: int) -> None:
+        """The keys of each file by its number, which are given up one by one; `bits` of the models whose row each
+        bundle's is, and `everything` has all of them."""
+        self._files = {number: _Sorted(keys, bits) for number, keys in files}
+        self._everything = bits.dtype.type(everything)
         self.num_expected = sum(file.num_unseen for file in self._files.values())
 
     def look_up(
@@ -49,14 +51,17 @@ class Index:
     ) -> Found:
         """Of pictures that lie in an archive (`archived`), a row that says so counts."""
         count = len(uri_hashes)
-        lacking, back = np.full(count, self._everything, np.int64), np.zeros(count, np.int64)
+        lacking, back = np.full(count, self._everything), np.zeros(count, self._everything.dtype)
         place = np.full(count, -1, np.int64)
         order, pieces = by_file(uri_hashes)
         for number, piece in pieces:
             here = order[piece]
-            place[here], done, before, shelved = self._files[number].look_up(uri_hashes[here], etag_hashes[here])
-            lacking[here] = self._everything & ~done & ~np.where(archived[here], shelved, 0)
-            back[here] = lacking[here] & before
+            place[here], done, special = self._files[number].look_up(uri_hashes[here], etag_hashes[here])
+            lacking[here] = self._everything & ~done
+            if special:
+                before, shelved = special
+                lacking[here] &= ~np.where(archived[here], shelved, shelved.dtype.type(0))
+                back[here] = lacking[here] & before
         return Found(lacking, back, place)
 
     def note(self, uri_hashes: NDArray[np.uint64], found: Found) -> NDArray[np.bool_]:
@@ -103,11 +108,12 @@ class _Sorted:
 
     def look_up(
         self, uri_hashes: NDArray[np.uint64], etag_hashes: NDArray[np.uint64]
-    ) -> tuple[NDArray[np.int64], NDArray[Any], NDArray[Any], NDArray[Any]]:
+    ) -> tuple[NDArray[np.int64], NDArray[Any], tuple[NDArray[Any], NDArray[Any]] | None]:
         """The first key of each uri, -1 where there is none; and of its models, as bits, which have a final row of this
-        etag, which had one before a deletion, and which have one that says `archived`."""
+        etag; and which had one before a deletion, and which have one that says `archived`, if the file has such."""
         first = np.full(len(uri_hashes), -1, np.int64)
-        done, before, shelved = (np.zeros(len(uri_hashes), self._bits.dtype) for _ in range(3))
+        done = np.zeros(len(uri_hashes), self._bits.dtype)
+        before, shelved = (np.zeros_like(done) for _ in range(2)) if self._state is not None else (done, done)
         active = np.argsort(uri_hashes)  # looked up in order, neighbours lie in the same cache lines
         at = np.searchsorted(self.uri_hash, uri_hashes[active])
         active, at = self._same_uri(active, at, uri_hashes)
@@ -122,7 +128,7 @@ class _Sorted:
                 for found, flags in ((done, DONE), (before, DONE | _BEFORE), (shelved, ARCHIVED)):
                     found[active] |= np.where((state & (DONE | _BEFORE | ARCHIVED)) == flags, bits, bits.dtype.type(0))
             active, at = self._same_uri(active, at + 1, uri_hashes)
-        return first, done, before, shelved
+        return first, done, (before, shelved) if self._state is not None else None
 
     def note(self, first: NDArray[np.int64], lacks: NDArray[np.bool_]) -> NDArray[np.bool_]:
         self.seen[first] = np.where(self.seen[first] == _LACKED, np.uint8(_LACKED), np.uint8(_SEEN))

@@ -51,6 +51,7 @@ def plan_todo(
     run_id: str,
     retry: Sequence[str] = (),
     below: str | None = None,
+    unseen: Callable[[], Sequence[str]] = tuple,
     max_vanished_rate: float = 1.0,
     on_first: Callable[[], None] = lambda: None,
     large_chunks: Callable[[], bool] = lambda: True,
@@ -62,7 +63,8 @@ def plan_todo(
     row's status is one to `retry`; for one that lies in an archive, a row that says so is enough. If the model has a
     later row that says `deleted`, the picture has come back, and the last such row is to be written again.
     `models` are the references (name@version) of the bundles. `below` is the prefix whose listing this is, when it
-    names every picture there: then pictures of the table that it does not name are gone. If these are more than
+    names every picture there: then pictures of the table that it does not name are gone, but for those at or below an
+    address that was `unseen` when the listing was through. If these are more than
     `max_vanished_rate` of what the table holds, nothing is written, and `vanished` says where they were.
     Names twice are one picture: the newest counts, and without dates the one that is listed last.
     No table is one without rows. `on_first` is called as soon as a picture is found that lacks a row, `large_chunks`
@@ -77,6 +79,7 @@ def plan_todo(
         _Lack(Path(name), on_first) as lack,
     ):
         lack.subtract(items, table, wanted)
+        lack.spare(unseen())
         lack.drop_repeated()
         todo = lack.counted(folder, max_vanished_rate)
         if todo.vanished:
@@ -122,6 +125,14 @@ class _Lack:
             if wanted.below:
                 self._not_listed.append(index.not_listed())
             del index  # before the next group's is built
+
+    def spare(self, unseen: Sequence[str]) -> None:
+        """What is not listed and is at or below one of these addresses stays as it was: nothing is known of it."""
+        hashes = np.concatenate(self._not_listed) if self._not_listed else np.zeros(0, np.uint64)
+        if self._table is not None and len(hashes) and unseen:
+            spared = self._keys.gone_below(self._table, hashes, unseen)
+            self._not_listed = [np.setdiff1d(hashes, spared)]
+            self._num_expected -= len(spared)
 
     def _look_up_before(self, index: Index, rows: pa.Table, found: Found) -> None:
         """A file's row of which size and time of writing agree counts, though it was made before etags said more."""

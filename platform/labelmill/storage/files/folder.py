@@ -40,6 +40,7 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 # An empty segment, "." or "..", or a zero byte: no such name can be in a folder, and ".." would leave it.
 _NOT_A_KEY = re.compile(r"(^|/)\.{0,2}(/|\Z)|\0")
+_NAMED = 5  # of many links
 _NO_HARD_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
 
@@ -59,9 +60,14 @@ class FolderStore(Store):
         return path_uri(self._path_to(key))
 
     def list(
-        self, prefix: str = "", *, in_order: bool = True, left_out: Callable[[str], bool] | None = None
+        self,
+        prefix: str = "",
+        *,
+        in_order: bool = True,
+        left_out: Callable[[str], bool] | None = None,
+        unseen: builtins.list[str] | None = None,
     ) -> Iterator[pa.RecordBatch]:
-        files = self._files(prefix, left_out)
+        files = self._files(prefix, left_out, unseen)
         while rows := builtins.list(islice(files, BATCH_ROWS)):
             yield _batch(rows)
 
@@ -145,14 +151,27 @@ class FolderStore(Store):
         return self._path(prefix.removesuffix("/")) if prefix else self._folder
 
     def _files(
-        self, prefix: str, left_out: Callable[[str], bool] | None = None
+        self,
+        prefix: str,
+        left_out: Callable[[str], bool] | None = None,
+        unseen: builtins.list[str] | None = None,
     ) -> Iterator[tuple[str, os.stat_result]]:
         if not _is_folder(self._folder):
             raise NotFoundError(f"expected a folder at {self.uri!r}, found none: create it, or correct the path")
         top, skip = self._top(prefix), len(self._path_to(""))
         if _is_folder(top):
             trees = (os.path.realpath(self._folder), os.path.realpath(top))
-            yield from files_below(top, trees, lambda path: left_out is not None and left_out(path[skip:]))
+            nowhere: builtins.list[str] = []
+            is_left_out = (lambda path: left_out(path[skip:])) if left_out else (lambda _: False)
+            yield from files_below(top, trees, is_left_out, nowhere.append)
+            if nowhere:
+                logger.warning("%s, not listed: %s", _links(len(nowhere)), ", ".join(map(repr, nowhere[:_NAMED])))
+            if unseen is not None:
+                unseen.extend(map(path_uri, nowhere))
+
+
+def _links(count: int) -> str:
+    return "link that leads nowhere" if count == 1 else f"{count:,} links that lead nowhere"
 
 
 def _is_folder(path: str) -> bool:

@@ -15,9 +15,11 @@ logger = logging.getLogger(__name__)
 
 
 def files_below(
-    top: str, trees: tuple[str, ...], left_out: Callable[[str], bool]
+    top: str, trees: tuple[str, ...], left_out: Callable[[str], bool], unseen: Callable[[str], None]
 ) -> Iterator[tuple[str, os.stat_result]]:
     """Every regular file below `top`, in order. `trees` are the real folders in which this walk already is.
+
+    `unseen` is told the path of a link that leads nowhere: to what was deleted, or to a volume that is not mounted.
 
     What is `left_out` by its path is not even looked at where it is no plain file: it may be a folder that may not be
     read, or one whose server hangs. A plain file is named all the same, unless it cannot be looked at.
@@ -31,7 +33,7 @@ def files_below(
         for entry in ordered:
             if not _is_plain(entry) and left_out(entry.path):
                 continue
-            found = _stat(entry, left_out)
+            found = _stat(entry, left_out, unseen)
             if found is None or entry.name.startswith(SCRATCH):
                 continue
             if stat.S_ISREG(found.st_mode):
@@ -51,14 +53,16 @@ def _is_plain(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _stat(entry: os.DirEntry[str], left_out: Callable[[str], bool]) -> os.stat_result | None:
+def _stat(
+    entry: os.DirEntry[str], left_out: Callable[[str], bool], unseen: Callable[[str], None]
+) -> os.stat_result | None:
     """None for what was removed since the folder was read, and for a link that leads nowhere."""
     try:
         with explained(entry.path):
             return entry.stat()
     except StorageError as exc:
         if entry.is_symlink():
-            logger.warning("link that leads nowhere, not listed: %r", entry.path)
+            unseen(entry.path)
         elif not isinstance(exc.__cause__, FileNotFoundError) and not left_out(entry.path):
             raise
         return None
