@@ -28,7 +28,8 @@ def main() -> None:
     labelling = Labelling.prepare(arguments)
     runs: list[dict[str, Any]] = []
     for number in range(arguments.rounds):
-        for name, checkout in (("before", arguments.before), ("now", None)):
+        both = [("before", arguments.before), ("now", None)]
+        for name, checkout in reversed(both) if number % 2 else both:  # neither is always the first
             run = labelling.run(arguments.count, checkout, precision=arguments.precision)
             steady = round(rate_between(run.pop("finished"), 0.1, 0.9), 1)
             runs.append({"checkout": name, **run, "steady_pictures_per_s": steady})
