@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -16,11 +17,12 @@ import pytest
 import yaml
 
 import labelmill.train
-from labelmill.errors import ClusterError, DataError
+from labelmill.errors import DataError
 from labelmill.model.registry import Registry
 from labelmill.spec import load_spec
 from labelmill.storage import open_store
 from labelmill.train import TrainResult
+from running import labelmill as run_labelmill
 from train.runs import shapes_source
 from train.shapes import write_labels, write_shapes
 
@@ -106,8 +108,9 @@ def test_a_killed_run_goes_on_after_its_last_epoch_and_publishes_one_version(tmp
 
 def test_more_than_this_machine_has_is_refused_before_anything_waits_for_it(tmp_path: Path):
     write_labels(tmp_path / "labels.csv", write_shapes(tmp_path / "images", 30))
-    with pytest.raises(ClusterError, match=r"2 workers with 400 CPUs each want 800.*Lower workers.count"):
-        run(spec_file(tmp_path, workers={"count": 2, "cpus": 400}))
+    done = run_labelmill("run", spec_file(tmp_path, workers={"count": 2, "cpus": 400}))
+    assert done.returncode == 1
+    assert re.search(r"^error: 2 workers with 400 CPUs each want 800.*Lower workers.count", done.stderr, re.MULTILINE)
 
 
 def test_batches_too_small_to_share_are_refused_before_ray_starts(tmp_path: Path):
