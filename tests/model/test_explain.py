@@ -53,7 +53,7 @@ def test_attention_in_steps_gives_the_answers_of_fused_attention(tiny_registry, 
     with explainer._trace as trace:
         in_steps = explainer._module(torch.from_numpy(pixels_hwc)[None]).detach().numpy()
         attentions = [attention.detach() for attention in trace.attentions]
-    fused = Labeler(bundle, "torch")._engine.forward(pixels_hwc[None])[0]
+    fused = Labeler(bundle, "torch", precision="float32")._engine.forward(pixels_hwc[None])[0]
     np.testing.assert_allclose(in_steps, fused, atol=1e-4)
     assert len(attentions) == {"timm/test_vit": 6, "torchvision/vit_b_32": 12}[architecture]
     for attention in attentions:

@@ -7,6 +7,7 @@ import pytest
 from bundles import make_bundle
 from labelmill.errors import BundleError, StorageError
 from labelmill.model import export as export_module
+from labelmill.model.engines import precision
 from labelmill.model.engines.openvino_engine import compile_graph
 from labelmill.model.export import export_bundle
 from labelmill.model.labeler import Labeler
@@ -33,10 +34,17 @@ def test_an_exported_model_answers_as_the_bundle(tmp_path, architecture, task, f
     done = export_bundle(bundle, tmp_path / "out", form)
     assert done.difference <= 1e-3
     found = compile_graph(done.graph, len(PIXELS), 1)([PIXELS])
-    np.testing.assert_allclose(found["confidences"], Labeler(bundle, "torch").confidences(PIXELS), atol=1e-3)
+    np.testing.assert_allclose(
+        found["confidences"], Labeler(bundle, "torch", precision="float32").confidences(PIXELS), atol=1e-3
+    )
     card = json.loads((tmp_path / "out" / "model.json").read_text())
     assert (card["model"], card["labels"]) == ("tiny@1", list(labels))
     assert card["input"]["shape"] == ["batch", 32, 32, 3]
+
+
+def test_an_export_is_compared_with_the_bundle_in_float32(tmp_path, calibrated, monkeypatch):
+    monkeypatch.setattr(precision, "_WORTH_IT", 0)  # bfloat16, wherever the CPU has it
+    assert export_bundle(calibrated, tmp_path / "out", "openvino").difference <= 1e-5
 
 
 @pytest.mark.long

@@ -123,7 +123,9 @@ def publish(folder: Path, state: State, architecture: str, image_size_px: int) -
 def assert_both_engines_label_as_the_network(bundle: Bundle, state: State):
     images = [jpeg_bytes(80, 60, seed=seed) for seed in range(5)]
     confidences = {
-        engine: np.stack([answer.confidences for answer in Labeler(bundle, engine, num_threads=1).label(images)])
+        engine: np.stack(
+            [answer.confidences for answer in Labeler(bundle, engine, precision="float32", num_threads=1).label(images)]
+        )
         for engine in ("openvino", "torch")
     }
     np.testing.assert_allclose(confidences["openvino"], confidences["torch"], atol=1e-3)

@@ -119,16 +119,18 @@ def test_a_quantized_model_is_a_version_that_answers_in_integers(tmp_path: Path)
     assert found["speedup"] == found["pictures_per_s_after"] / found["pictures_per_s_before"]
 
     assert is_quantized(bundle) and faster_engine(bundle) == "openvino"
-    labelers = {engine: Labeler(bundle, engine, num_threads=1) for engine in ("auto", "torch")}
+    labelers = {engine: Labeler(bundle, engine, precision="float32", num_threads=1) for engine in ("auto", "torch")}
     assert {engine: labeler.precision for engine, labeler in labelers.items()} == {"auto": "int8", "torch": "float32"}
     pictures = sorted((tmp_path / "images").glob("*.jpg"))[:11]
     pixels = np.stack([evaluation_pixels(path.read_bytes(), bundle.preprocessing)[0] for path in pictures])
     by_integers, by_floats = (labeler.confidences(pixels) for labeler in labelers.values())
     assert by_integers.shape == (11, 3) and 0 < np.abs(by_integers - by_floats).mean() < 0.1
-    logits = [Labeler(one, "torch", num_threads=1)._engine.forward(pixels)[0] for one in (bundle, whole)]
+    logits = [
+        Labeler(one, "torch", precision="float32", num_threads=1)._engine.forward(pixels)[0] for one in (bundle, whole)
+    ]
     np.testing.assert_array_equal(*logits)
     features = [
-        Labeler(bundle, engine, num_threads=1, embeddings=True)._engine.forward(pixels)[1]
+        Labeler(bundle, engine, precision="float32", num_threads=1, embeddings=True)._engine.forward(pixels)[1]
         for engine in ("openvino", "torch")
     ]
     assert features[0].shape == features[1].shape and np.corrcoef(*map(np.ravel, features))[0, 1] > 0.95
@@ -156,9 +158,9 @@ def test_an_ensemble_is_a_version_like_any_other(tmp_path: Path):
     assert found["members"].keys() == {"shapes@1", "shapes@2"}
     assert bundle.metrics["test"]["map"] > min(found["members"].values())
     pixels = np.random.default_rng(0).integers(0, 256, (9, 32, 32, 3), dtype=np.uint8)
-    labeler = Labeler(bundle, "openvino", num_threads=1)
+    labeler = Labeler(bundle, "openvino", precision="float32", num_threads=1)
     raw = labeler._engine.forward(pixels)[0]
-    mean = np.mean([Labeler(member, "torch").confidences(pixels) for member in alone], axis=0)
+    mean = np.mean([Labeler(member, "torch", precision="float32").confidences(pixels) for member in alone], axis=0)
     np.testing.assert_allclose(1 / (1 + np.exp(-raw)), mean, atol=1e-3)
     with pytest.raises(SpecError, match=r"shapes@3 is an ensemble itself; name its members"):
         run(tmp_path, "ensemble", ensemble={"models": ["shapes@1", "shapes@3"]})
@@ -193,7 +195,10 @@ def test_a_pruned_model_is_trained_again_and_one_that_lost_too_much_is_not_publi
     assert found["size_bytes_after"] < 0.7 * found["size_bytes_before"]
     assert bundle.metrics["epochs"] == 3
     pixels = np.random.default_rng(0).integers(0, 256, (9, 32, 32, 3), dtype=np.uint8)
-    both = [Labeler(bundle, engine, num_threads=1).confidences(pixels) for engine in ("openvino", "torch")]
+    both = [
+        Labeler(bundle, engine, precision="float32", num_threads=1).confidences(pixels)
+        for engine in ("openvino", "torch")
+    ]
     np.testing.assert_allclose(*both, atol=1e-3)
     blocks["optimize"] = {"epochs": 1, "batch_size": 16, "learning_rate": 1e-7, "warmup_epochs": 0}
     with pytest.raises(DataError, match=r"shapes@1 would lose .*nothing is published. Lower prune.share"):
