@@ -5,6 +5,7 @@ from labelmill.spec.label import Images, LabelSpec, Prices
 from labelmill.spec.pattern import pattern_regex
 from labelmill.spec.reading.load import LoadedSpec, Spec, load_spec
 from labelmill.spec.reading.schema import json_schema
+from labelmill.spec.schedule import Notify, Schedule
 from labelmill.spec.serve import Batching, ServeSpec
 from labelmill.spec.train.adapt import Adapt
 from labelmill.spec.train.augment import Augment, ColourJitter
@@ -38,11 +39,13 @@ __all__ = [
     "LabelSpec",
     "LoadedSpec",
     "Loss",
+    "Notify",
     "Optimize",
     "Prices",
     "Prune",
     "Quantize",
     "Range",
+    "Schedule",
     "ServeSpec",
     "Spec",
     "Split",

@@ -16,6 +16,7 @@ from labelmill.spec.parts import (
     RobustnessPictures,
     Uri,
 )
+from labelmill.spec.schedule import Notify, Schedule
 from labelmill.spec.train.data import LabelsAddress
 
 __all__ = ["EvaluateData", "EvaluateSpec"]
@@ -47,3 +48,5 @@ class EvaluateSpec(Part):
     engine: Engine = "auto"
     precision: Precision = "auto"
     max_pixels: MaxPixels = 200_000_000
+    schedule: Schedule | None = Field(default=None, description="When it runs by itself, by `labelmill deploy`.")
+    notify: Notify | None = Field(default=None, description="Who hears how a run ended.")

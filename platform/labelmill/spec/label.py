@@ -22,6 +22,7 @@ from labelmill.spec.parts import (
     expected,
 )
 from labelmill.spec.pattern import pattern_regex
+from labelmill.spec.schedule import Notify, Schedule
 
 __all__ = ["Images", "LabelSpec", "Prices"]
 
@@ -196,6 +197,8 @@ class LabelSpec(Part):
     receipt_pictures: Whole = Field(
         default=6, ge=0, le=24, description="Small sample pictures that the receipt shows of each label; 0 for none."
     )
+    schedule: Schedule | None = Field(default=None, description="When it runs by itself, by `labelmill deploy`.")
+    notify: Notify | None = Field(default=None, description="Who hears how a run ended.")
 
     @property
     def references(self) -> list[str]:

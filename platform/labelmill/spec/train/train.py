@@ -16,6 +16,7 @@ from labelmill.spec.parts import (
     Whole,
     conflict,
 )
+from labelmill.spec.schedule import Notify, Schedule
 from labelmill.spec.train.adapt import Adapt
 from labelmill.spec.train.augment import Augment
 from labelmill.spec.train.data import TrainData
@@ -137,6 +138,8 @@ class TrainSpec(Part):
         default=0.05, description="Share of pictures that may be missing or damaged; above it the run stops."
     )
     max_pixels: MaxPixels = 200_000_000
+    schedule: Schedule | None = Field(default=None, description="When it runs by itself, by `labelmill deploy`.")
+    notify: Notify | None = Field(default=None, description="Who hears how a run ended.")
 
     @model_validator(mode="after")
     def _pictures_grow_in_time(self) -> Self:
