@@ -4,6 +4,7 @@ from labelmill.spec.evaluate import EvaluateData, EvaluateSpec
 from labelmill.spec.label import Images, LabelSpec, Prices
 from labelmill.spec.pattern import pattern_regex
 from labelmill.spec.reading.load import LoadedSpec, Spec, load_spec
+from labelmill.spec.reading.portable import Portable, portable
 from labelmill.spec.reading.schema import json_schema
 from labelmill.spec.schedule import Notify, Schedule
 from labelmill.spec.serve import Batching, ServeSpec
@@ -41,6 +42,7 @@ __all__ = [
     "Loss",
     "Notify",
     "Optimize",
+    "Portable",
     "Prices",
     "Prune",
     "Quantize",
@@ -65,5 +67,6 @@ __all__ = [
     "load_spec",
     "optimizers",
     "pattern_regex",
+    "portable",
     "trial_specs",
 ]

@@ -1,6 +1,7 @@
 """What the kinds of spec share: names, addresses, references, numbers, and the two ways in which a value is refused."""
 
 import re
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
@@ -18,6 +19,7 @@ __all__ = [
     "Name",
     "Number",
     "Part",
+    "Place",
     "Precision",
     "RegistryUri",
     "RobustnessPictures",
@@ -39,6 +41,13 @@ class Part(BaseModel):
     """A piece of a spec. Immutable; a field that it does not know is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=True)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Marks a field whose value is the address of a folder or a file, unless it matches `otherwise`."""
+
+    otherwise: str = "(?!)"
 
 
 def expected(what: str, *, suggestion: str | None = None, secret: bool = False) -> PydanticCustomError:
@@ -119,7 +128,7 @@ Number = Annotated[float, _not_a_boolean("float_type")]
 Fraction = Annotated[Number, Field(ge=0, le=1)]
 Seed = Annotated[Whole, Field(ge=0, le=2**32 - 1)]
 Name = Annotated[str, AfterValidator(_name), Field(json_schema_extra={"pattern": f"^{NAME_PATTERN}$"})]
-Uri = Annotated[str, AfterValidator(_uri)]
+Uri = Annotated[str, AfterValidator(_uri), Place()]
 RegistryUri = Annotated[
     Uri,
     Field(description=f"Where models are published: {URI_RULE}. A relative folder starts at the working directory."),

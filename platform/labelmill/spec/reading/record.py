@@ -5,9 +5,9 @@ from typing import Any
 from labelmill.spec.reading.nodes import Location
 from labelmill.spec.reading.substitute import REFERENCE, Substitution
 
-__all__ = ["record_of"]
+__all__ = ["MASK", "record_of"]
 
-_MASK = "**********"
+MASK = "**********"
 
 
 def record_of(written: Any, filled: Substitution, values: Any, location: Location = ()) -> Any:
@@ -22,7 +22,7 @@ def record_of(written: Any, filled: Substitution, values: Any, location: Locatio
             record_of(inner, filled, _inner(values, index), (*location, index)) for index, inner in enumerate(written)
         ]
     if filled.holds_secret(location) and not isinstance(values, int | float):
-        return written if "${" in str(written) else _MASK
+        return written if "${" in str(written) else MASK
     if isinstance(written, str) and REFERENCE.search(written):
         return values if isinstance(values, str | int | float) else filled.at(location)
     return written

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from labelmill.spec.nearest import listing, nearest
-from labelmill.spec.parts import Fraction, Number, Part, Seed, Uri, expected
+from labelmill.spec.parts import Fraction, Number, Part, Place, Seed, Uri, expected
 
 __all__ = ["ExtraData", "LabelsAddress", "Split", "SplitWay", "TrainData"]
 
@@ -19,7 +19,7 @@ def _labels(value: str) -> str:
     raise expected(what, suggestion=nearest(value, ("folders",)))
 
 
-LabelsAddress = Annotated[str, AfterValidator(_labels)]
+LabelsAddress = Annotated[str, AfterValidator(_labels), Place("folders")]
 
 
 SplitWay = Literal["hash", "stratified"]

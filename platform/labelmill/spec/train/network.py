@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 
 from labelmill.spec.nearest import nearest
-from labelmill.spec.parts import NAME_PATTERN, Number, Part, Whole, expected
+from labelmill.spec.parts import NAME_PATTERN, Number, Part, Place, Whole, expected
 from labelmill.spec.train.catalogue import architectures
 
 __all__ = ["TrainModel"]
@@ -33,7 +33,7 @@ def _weights(value: str) -> str:
 
 
 Architecture = Annotated[str, AfterValidator(_architecture)]
-Weights = Annotated[str, AfterValidator(_weights)]
+Weights = Annotated[str, AfterValidator(_weights), Place(r"(?!.*\.safetensors$).*")]
 
 
 class TrainModel(Part):
