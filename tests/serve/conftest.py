@@ -12,7 +12,7 @@ from bundles import make_bundle
 from labelmill.model.registry import Registry
 from labelmill.serve.app import build_app
 from labelmill.serve.auth import digest_key
-from labelmill.serve.following import Follower, follow
+from labelmill.serve.following import Asked, Follower, follow
 from labelmill.serve.metrics import Metrics
 from labelmill.serve.settings import Settings
 from labelmill.spec import ServeSpec
@@ -71,5 +71,7 @@ def open_endpoint(endpoint_settings: Settings, loaded_once: Follower) -> Iterato
 
 @pytest.fixture(scope="session")
 def loaded_once(endpoint_registry: str) -> Follower:
-    spec = ServeSpec(kind="serve", name="tiny-api", registry=endpoint_registry, model="tiny@1")
-    return follow(Settings.of(spec), lambda outcome: None)
+    spec = ServeSpec(kind="serve", name="tiny-api", registry=endpoint_registry, model="tiny@current")
+    follower = follow(Settings.of(spec), Asked(spec.model), lambda outcome: None)
+    follower.stop()
+    return follower

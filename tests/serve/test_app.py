@@ -16,7 +16,7 @@ import pytest
 
 from labelmill.model.labeler import Labeler
 from labelmill.model.registry import Registry
-from labelmill.serve.following import follow
+from labelmill.serve.following import Asked, follow
 from labelmill.serve.settings import Settings
 from labelmill.spec import ServeSpec
 
@@ -256,13 +256,15 @@ def test_metrics_count_requests_pictures_and_name_the_model(open_endpoint, png):
     assert series(client, 'labelmill_serve_model_swaps_total{outcome="load_failed"').popitem()[1] == 0
 
 
+@pytest.mark.parametrize("way", ["the alias moves", "another version is asked for"])
 def test_promotion_under_load_fails_no_request_and_mixes_no_answers(
-    open_endpoint, endpoint_settings, tmp_path, endpoint_registry, png
+    open_endpoint, endpoint_settings, tmp_path, endpoint_registry, png, way
 ):
     own = str(tmp_path / "registry")
     shutil.copytree(endpoint_registry, own)
     outcomes = []
-    follower = follow(replace(endpoint_settings, registry=own), outcomes.append)
+    asked = Asked(endpoint_settings.model)
+    follower = follow(replace(endpoint_settings, registry=own), asked, outcomes.append)
     follower.stop()
     client, answers, done = open_endpoint(follower).client, [], threading.Event()
 
@@ -272,7 +274,10 @@ def test_promotion_under_load_fails_no_request_and_mixes_no_answers(
 
     thread = threading.Thread(target=hammer)
     thread.start()
-    Registry(own).promote("tiny@2")
+    if way == "the alias moves":
+        Registry(own).promote("tiny@2")
+    else:
+        asked.reference = "tiny@2"
     follower.step()
     seen = len(answers)
     while len(answers) < seen + 3:
@@ -285,6 +290,7 @@ def test_promotion_under_load_fails_no_request_and_mixes_no_answers(
     assert set(models) == {"tiny@1", "tiny@2"}
     assert len({json.dumps(answer.json(), sort_keys=True) for answer in answers}) == 2
     assert outcomes == ["swapped"]
+    assert client.get("/v1/model").json()["follows"] == asked.reference
 
 
 def test_logs_one_line_a_request_whatever_its_path_holds(open_endpoint, caplog):

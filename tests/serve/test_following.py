@@ -8,7 +8,7 @@ class Shelf:
     """A registry and its models, as far as a follower sees them: the model is its version's number."""
 
     def __init__(self) -> None:
-        self.wanted = Wanted(1, "a")
+        self.wanted = Wanted("m@current", 1, "a")
         self.away, self.damaged = False, set[int]()
         self.loads: list[int] = []
         self.outcomes: list[str] = []
@@ -33,7 +33,7 @@ def test_promotion_is_loaded_once_and_exchanged():
     shelf = Shelf()
     follower = shelf.follower()
     follower.step()
-    shelf.wanted = Wanted(2, "b")
+    shelf.wanted = Wanted("m@current", 2, "b")
     follower.step()
     follower.step()
     assert follower.model == 2
@@ -44,10 +44,10 @@ def test_promotion_is_loaded_once_and_exchanged():
 def test_damaged_promotion_leaves_the_old_model_and_says_why():
     shelf = Shelf()
     follower = shelf.follower()
-    shelf.wanted, shelf.damaged = Wanted(2, "b"), {2}
+    shelf.wanted, shelf.damaged = Wanted("m@current", 2, "b"), {2}
     follower.step()
     assert follower.model == 1
-    assert follower.wanted == Wanted(2, "b")
+    assert follower.wanted == Wanted("m@current", 2, "b")
     assert follower.error == "version 2 was not loaded: weights of s3://bucket/m/2 are damaged"
     assert shelf.outcomes == ["load_failed"]
 
@@ -55,7 +55,7 @@ def test_damaged_promotion_leaves_the_old_model_and_says_why():
 def test_damaged_promotion_is_not_retried_in_a_hot_loop():
     shelf = Shelf()
     follower = shelf.follower()
-    shelf.wanted, shelf.damaged = Wanted(2, "b"), {2}
+    shelf.wanted, shelf.damaged = Wanted("m@current", 2, "b"), {2}
     for shelf.now_s in range(0, 3600, 2):
         follower.step()
     # at 0, 30, 90, 210, 450, 930 s, and every 600 s from then on
@@ -65,9 +65,9 @@ def test_damaged_promotion_is_not_retried_in_a_hot_loop():
 def test_next_promotion_after_a_damaged_one_is_not_kept_waiting():
     shelf = Shelf()
     follower = shelf.follower()
-    shelf.wanted, shelf.damaged = Wanted(2, "b"), {2}
+    shelf.wanted, shelf.damaged = Wanted("m@current", 2, "b"), {2}
     follower.step()
-    shelf.wanted = Wanted(3, "c")
+    shelf.wanted = Wanted("m@current", 3, "c")
     follower.step()
     assert (follower.model, follower.error) == (3, None)
 
@@ -75,7 +75,7 @@ def test_next_promotion_after_a_damaged_one_is_not_kept_waiting():
 def test_rollback_to_the_model_that_answers_clears_the_error_without_a_load():
     shelf = Shelf()
     follower = shelf.follower()
-    before, (shelf.wanted, shelf.damaged) = shelf.wanted, (Wanted(2, "b"), {2})
+    before, (shelf.wanted, shelf.damaged) = shelf.wanted, (Wanted("m@current", 2, "b"), {2})
     follower.step()
     shelf.wanted = before
     follower.step()
@@ -85,7 +85,7 @@ def test_rollback_to_the_model_that_answers_clears_the_error_without_a_load():
 def test_repaired_bundle_is_taken_up_at_the_next_try():
     shelf = Shelf()
     follower = shelf.follower()
-    shelf.wanted, shelf.damaged = Wanted(2, "b"), {2}
+    shelf.wanted, shelf.damaged = Wanted("m@current", 2, "b"), {2}
     follower.step()
     shelf.damaged, shelf.now_s = set(), 31.0
     follower.step()
@@ -107,7 +107,7 @@ def test_registry_that_is_away_changes_nothing_and_is_reported():
 def test_registry_that_came_back_does_not_hide_the_damaged_promotion():
     shelf = Shelf()
     follower = shelf.follower()
-    shelf.wanted, shelf.damaged = Wanted(2, "b"), {2}
+    shelf.wanted, shelf.damaged = Wanted("m@current", 2, "b"), {2}
     for shelf.away in (False, True, False):
         follower.step()
     assert follower.error.startswith("version 2 was not loaded")
@@ -128,6 +128,6 @@ def test_background_thread_follows_and_stops():
     loaded = threading.Event()
     follower = Follower(shelf.find, lambda wanted: (loaded.set() if wanted.version == 2 else None, wanted.version)[1])
     follower.start(poll_interval_s=0.01)
-    shelf.wanted = Wanted(2, "b")
+    shelf.wanted = Wanted("m@current", 2, "b")
     assert loaded.wait(10)
     follower.stop()

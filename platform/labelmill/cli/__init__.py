@@ -16,6 +16,7 @@ from labelmill.cli.jobs import jobs
 from labelmill.cli.labels import labels
 from labelmill.cli.models import models
 from labelmill.cli.output import put
+from labelmill.cli.submitted import submitted
 from labelmill.ending import Ending, ended_by_signals
 from labelmill.errors import LabelmillError, SpecError
 from labelmill.machine import on_this_machine
@@ -33,6 +34,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(jobs)
+app.add_typer(submitted)
 app.add_typer(models, name="models")
 app.add_typer(labels, name="labels")
 

@@ -109,7 +109,7 @@ class _Endpoint:
             "engine": self._follower.model.engine_name,
             "precision": self._follower.model.precision,
             "endpoint": self._settings.name,
-            "follows": self._settings.model,
+            "follows": follower.wanted.reference,
             "wanted": {"version": follower.wanted.version, "bundle_digest": follower.wanted.digest},
             # Clients need not know where the registry is.
             "error": follower.error and follower.error.replace(self._settings.registry, "the registry"),

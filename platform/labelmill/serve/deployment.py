@@ -4,12 +4,13 @@ import asyncio
 import logging
 import sys
 import time
+from collections.abc import Mapping
 
 from ray import serve
 from starlette.types import ASGIApp
 
 from labelmill.serve.app import build_app
-from labelmill.serve.following import follow
+from labelmill.serve.following import Asked, follow
 from labelmill.serve.metrics import Metrics
 from labelmill.serve.settings import Settings
 
@@ -20,14 +21,22 @@ __all__ = ["Endpoint", "application"]
 class Endpoint:
     """What a replica runs. Promotions are followed inside it, by polling.
 
-    Serve's own way, `reconfigure`, takes the replica out of service while it loads, and for good when it raises.
+    Serve's own way, `reconfigure`, takes the replica out of service while it loads, and for good when it raises: so it
+    only notes the model that an operator wants, and the same polling finds it.
     """
 
     async def __init__(self, settings: Settings) -> None:  # type: ignore[misc]  # Ray Serve awaits it
         _log_to_stderr()
         self._settings = settings
-        self._metrics = Metrics(replica=serve.get_replica_context().replica_id.unique_id)
-        self._follower = await asyncio.to_thread(follow, settings, self._metrics.followed)
+        context = serve.get_replica_context()
+        self._metrics = Metrics(replica=context.replica_id.unique_id)
+        # A replica that is started later begins with the newest one; Serve has no other way to ask it here.
+        self._asked = Asked((context._deployment_config.user_config or {}).get("model", settings.model))
+        self._follower = await asyncio.to_thread(follow, settings, self._asked, self._metrics.followed)
+
+    def reconfigure(self, user_config: Mapping[str, str]) -> None:
+        """Called by Serve with what an operator has set."""
+        self._asked.reference = user_config["model"]
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         return build_app(self._settings, self._follower, self._metrics)

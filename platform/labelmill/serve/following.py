@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -14,7 +15,7 @@ from labelmill.model.labeler import Labeler
 from labelmill.model.registry import Registry
 from labelmill.serve.settings import Settings
 
-__all__ = ["POLL_INTERVAL_S", "Follower", "Wanted", "follow"]
+__all__ = ["POLL_INTERVAL_S", "Asked", "Follower", "Wanted", "follow"]
 
 logger = logging.getLogger(__name__)
 
@@ -26,30 +27,47 @@ Model = TypeVar("Model")
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """The bundle that should answer: what the newest row of an alias names."""
+    """The bundle that should answer, and by which reference it was asked for: what the newest row of an alias names, or
+    a version."""
 
+    reference: str
     version: int
     digest: str
 
 
-def follow(settings: Settings, report: Callable[[str], None]) -> "Follower[Labeler]":
-    """Load the model that the endpoint serves, and keep to it: an alias is followed from now on, a version is not.
+class Asked:
+    """Which model the endpoint serves: what its operators may change while it runs."""
+
+    def __init__(self, reference: str) -> None:
+        self.reference = reference
+
+
+def follow(settings: Settings, asked: Asked, report: Callable[[str], None]) -> "Follower[Labeler]":
+    """Load the model that is asked for, and follow: an alias to what it names, and `asked` to another reference.
 
     `report` is told of every change and every failure to make one, in a word (see `Metrics.followed`).
     RegistryError, BundleError, StorageError: the first model cannot be loaded.
     """
     registry = Registry(settings.registry)
-    name, _, alias = settings.model.partition("@")
+
+    @cache
+    def version(reference: str) -> Wanted:
+        bundle = registry.resolve(reference)
+        return Wanted(reference, bundle.version, bundle.digest)
 
     def find() -> Wanted:
+        reference = asked.reference
+        name, _, alias = reference.partition("@")
+        if alias.isdecimal():  # the same for ever
+            return version(reference)
         row = registry.resolve_alias_row(name, alias)
-        return Wanted(row.version, row.digest)
+        return Wanted(reference, row.version, row.digest)
 
     def load(wanted: Wanted) -> Labeler:
-        bundle = registry.resolve(f"{name}@{wanted.version}")
+        bundle = registry.resolve(f"{wanted.reference.partition('@')[0]}@{wanted.version}")
         if bundle.digest != wanted.digest:
             raise BundleError(
-                f"the alias {alias!r} asks for {bundle.reference} with digest {wanted.digest}, but what the registry "
+                f"{wanted.reference} asks for {bundle.reference} with digest {wanted.digest}, but what the registry "
                 f"holds has {bundle.digest}; promote a version that is whole"
             )
         labeler = Labeler(
@@ -64,9 +82,6 @@ def follow(settings: Settings, report: Callable[[str], None]) -> "Follower[Label
             labeler.confidences(np.zeros((batch_size, side_px, side_px, 3), np.uint8))
         return labeler
 
-    if alias.isdecimal():
-        bundle = registry.resolve(settings.model)
-        return Follower(lambda: Wanted(bundle.version, bundle.digest), load, report=report)
     follower = Follower(find, load, report=report)
     follower.start()
     return follower

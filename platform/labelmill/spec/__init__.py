@@ -3,7 +3,7 @@
 from labelmill.spec.evaluate import EvaluateData, EvaluateSpec
 from labelmill.spec.label import Images, LabelSpec, Prices
 from labelmill.spec.pattern import pattern_regex
-from labelmill.spec.reading.load import LoadedSpec, Spec, load_spec
+from labelmill.spec.reading.load import LoadedSpec, Spec, load_spec, spec_of
 from labelmill.spec.reading.portable import Portable, portable
 from labelmill.spec.reading.schema import json_schema
 from labelmill.spec.schedule import Notify, Schedule
@@ -68,5 +68,6 @@ __all__ = [
     "optimizers",
     "pattern_regex",
     "portable",
+    "spec_of",
     "trial_specs",
 ]

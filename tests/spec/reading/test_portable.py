@@ -69,6 +69,16 @@ def test_what_is_read_there_is_what_was_read_here(tmp_path):
     assert there.models == loaded.spec.models
 
 
+def test_who_hands_a_job_over_need_not_know_its_secrets(tmp_path):
+    (tmp_path / "job.yaml").write_text(LABEL)
+    loaded = load_spec(tmp_path / "job.yaml", environ={}, secrets_are_elsewhere=True)
+    found = portable(loaded, lambda _, address: address)
+    assert (found.data["notify"], found.secrets) == ({"url": "${HOOK}"}, ("HOOK",))
+    (tmp_path / "job.yaml").write_text(LABEL.replace("out\n", "${OUT}\n"))
+    with pytest.raises(SpecError, match=r"output: the environment variable OUT is not set"):
+        load_spec(tmp_path / "job.yaml", environ={}, secrets_are_elsewhere=True)
+
+
 def test_a_secret_that_stands_in_the_spec_does_not_travel(tmp_path):
     text = LABEL.replace("${HOOK}", "https://here.example/T1")
     with pytest.raises(SpecError, match=r"notify.url: a secret stands in the spec, .* write \${NAME}") as refused:

@@ -19,7 +19,7 @@ from labelmill.spec.reading.substitute import Substitution, substitute
 from labelmill.spec.serve import ServeSpec
 from labelmill.spec.train.train import TrainSpec
 
-__all__ = ["LoadedSpec", "Spec", "load_spec"]
+__all__ = ["LoadedSpec", "Spec", "load_spec", "spec_of"]
 
 Spec = TrainSpec | EvaluateSpec | LabelSpec | ServeSpec
 
@@ -46,16 +46,35 @@ class LoadedSpec:
     written: dict[str, Any] = field(default_factory=dict, repr=False)
 
 
-def load_spec(path: str | Path, overrides: Sequence[str] = (), environ: Mapping[str, str] | None = None) -> LoadedSpec:
+def load_spec(
+    path: str | Path,
+    overrides: Sequence[str] = (),
+    environ: Mapping[str, str] | None = None,
+    *,
+    secrets_are_elsewhere: bool = False,
+) -> LoadedSpec:
     """Read and check the spec in a YAML or JSON file.
 
     `overrides` are `path.to.field=value`, with the value in YAML; `environ` (default: os.environ) fills `${NAME}`.
+    `secrets_are_elsewhere`: a variable that carries a secret need not be set here, where the job does not run.
     SpecError: names every mistake with its line or override, the field, what was expected, and what came.
     """
     source = read_source(str(path))
     for override in overrides:
         apply_override(source, override)
-    filled = substitute(source.data, os.environ if environ is None else environ)
+    return _loaded(source, environ, secrets_are_elsewhere)
+
+
+def spec_of(data: Mapping[str, Any], name: str) -> Spec:
+    """The checked spec of what a file with it would hold; errors call it by `name`."""
+    return _loaded(Source(name, dict(data))).spec
+
+
+def _loaded(
+    source: Source, environ: Mapping[str, str] | None = None, secrets_are_elsewhere: bool = False
+) -> LoadedSpec:
+    environ = os.environ if environ is None else environ
+    filled = substitute(source.data, environ, secrets_are_elsewhere=secrets_are_elsewhere)
     model = _model(source, filled)
     try:
         spec = model.model_validate(filled.data)

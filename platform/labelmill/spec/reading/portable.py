@@ -35,8 +35,8 @@ def portable(loaded: LoadedSpec, move: Callable[[str, str], str]) -> Portable:
 
 def places(part: Part, location: Location = ()) -> Iterator[tuple[Location, str]]:
     """Every address that was written into a spec, and where."""
-    for name in sorted(part.model_fields_set):
-        value, info = getattr(part, name), type(part).model_fields[name]
+    for name, info in type(part).model_fields.items():
+        value = getattr(part, name) if name in part.model_fields_set else None
         if isinstance(value, str):
             place = next(_marks([info.annotation, *info.metadata]), None)
             if place and not re.fullmatch(place.otherwise, value):

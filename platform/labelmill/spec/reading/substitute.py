@@ -16,6 +16,7 @@ __all__ = ["Substitution", "substitute"]
 REFERENCE = re.compile(r"\$\$\{|\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(:-(?P<default>[^}]*))?\}|\$\{")
 # What carries a secret: the fields that are made for one, and whatever a variable of such a name went into.
 SECRET_FIELDS = frozenset({"api_keys", "url"})
+STAND_IN = "https://elsewhere.invalid/"  # would do for a key, and for an address
 SECRET_NAME = re.compile(r"KEY|SECRET|TOKEN|PASS|CREDENTIAL|AUTH", re.IGNORECASE)
 
 
@@ -26,6 +27,7 @@ class Substitution:
     data: Any = None
     problems: dict[Location, str] = field(default_factory=dict)
     variables: dict[Location, list[str]] = field(default_factory=dict)
+    secrets_are_elsewhere: bool = False
 
     def at(self, location: Location) -> Any:
         """The value at this place."""
@@ -36,15 +38,19 @@ class Substitution:
 
     def holds_secret(self, location: Location) -> bool:
         """Whether this value may neither be shown nor kept."""
-        by_name = any(SECRET_NAME.search(name) for name in self.variables.get(location, ()))
-        return by_name or not SECRET_FIELDS.isdisjoint(location)
+        return any(_is_secret(name, location) for name in self.variables.get(location, ("",)))
 
 
-def substitute(data: Any, environ: Mapping[str, str]) -> Substitution:
-    """Replace the references in every string of `data`."""
-    result = Substitution()
+def substitute(data: Any, environ: Mapping[str, str], *, secrets_are_elsewhere: bool = False) -> Substitution:
+    """Replace the references in every string of `data`. `secrets_are_elsewhere`: a variable that carries a secret need
+    not be set here; something that is no secret stands for it."""
+    result = Substitution(secrets_are_elsewhere=secrets_are_elsewhere)
     result.data = _walk(data, (), environ, result)
     return result
+
+
+def _is_secret(variable: str, location: Location) -> bool:
+    return bool(SECRET_NAME.search(variable)) or not SECRET_FIELDS.isdisjoint(location)
 
 
 def _walk(value: Any, location: Location, environ: Mapping[str, str], result: Substitution) -> Any:
@@ -66,6 +72,9 @@ def _fill_in(text: str, location: Location, environ: Mapping[str, str], result: 
         if environ.get(name) or (name in environ and default is None):
             result.variables.setdefault(location, []).append(name)
             return environ[name]
+        if default is None and result.secrets_are_elsewhere and _is_secret(name, location):
+            result.variables.setdefault(location, []).append(name)
+            return STAND_IN
         if default is None:
             near = nearest(name, environ.keys())
             hint = f" (did you mean {near}?)" if near else ""
