@@ -21,19 +21,24 @@ HEALTH_CHECKS = {
     "RAY_health_check_failure_threshold": "5",
 }
 _SETTINGS = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
-_RAY = str(Path(sys.executable).with_name("ray"))
 
 
 class Nodes:
-    """Number 0 is the head. What they leave behind is removed at the end of the block."""
+    """Number 0 is the head. What they leave behind is removed at the end of the block.
 
-    def __init__(self):
+    `prefix` is the environment that they run, `token` what they want of each other and of others; with a `dashboard`
+    jobs can be submitted to them.
+    """
+
+    def __init__(self, *, prefix=sys.prefix, token=None, dashboard=False):
+        self._prefix, self._dashboard = prefix, dashboard
+        self._settings = _SETTINGS | ({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token} if token else {})
         self._name = f"lm{os.getpid() % 100_000}"
-        self._net = f"10.78.{os.getpid() % 250}"
+        self.network = f"10.78.{os.getpid() % 250}"
         self._started = []
 
     def __enter__(self):
-        self._folder = tempfile.mkdtemp(prefix="lm-")  # short, for Ray's sockets
+        self.folder = tempfile.mkdtemp(prefix="lm-")  # short, for Ray's sockets
         _ip("link", "add", f"{self._name}b", "type", "bridge")
         _ip("addr", "add", f"{self.gateway}/24", "dev", f"{self._name}b")
         _ip("link", "set", f"{self._name}b", "up")
@@ -45,31 +50,36 @@ class Nodes:
             _ip("netns", "del", self._space(number))
             subprocess.run(["ip", "link", "del", self._link(number)], check=False, capture_output=True)
         _ip("link", "del", f"{self._name}b")
-        shutil.rmtree(self._folder, ignore_errors=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     @property
     def gateway(self):
         """The address of this process in the nodes' network."""
-        return f"{self._net}.1"
+        return f"{self.network}.1"
 
     @property
     def environ(self):
         """Of a process that connects to the cluster."""
-        return _SETTINGS | {"RAY_ADDRESS": f"{self.address(0)}:6379"}
+        return self._settings | {"RAY_ADDRESS": f"{self.address(0)}:6379"}
 
     def address(self, number):
-        return f"{self._net}.{number + 10}"
+        return f"{self.network}.{number + 10}"
 
     def on(self, number):
         """Words before a command that runs on a node."""
         return ["ip", "netns", "exec", self._space(number)]
 
-    def start(self, number, *, num_cpus=1, hide=None, **environ):
-        """A node; its processes have `environ` beside this one's own, and an empty folder in the place of `hide`."""
-        self._connect(number)
-        hidden = ["sh", "-c", f'mount -t tmpfs none {hide} && exec "$@"', "sh"] if hide else []
+    def without(self, *folders):
+        """Words before a command for which these folders are empty."""
+        hidden = "".join(f"mount -t tmpfs none {folder} && " for folder in folders)
+        return ["sh", "-c", f'{hidden}exec "$@"', "sh"] if folders else []
+
+    def start(self, number, *, num_cpus=1, hide=(), **environ):
+        """A node; its processes have `environ` beside this one's own, and empty folders in the place of `hide`."""
+        self.connect(number)
+        dashboard = ["--dashboard-host=0.0.0.0"] if self._dashboard else ["--include-dashboard=false"]
         place = (
-            ["--head", "--port=6379", "--include-dashboard=false", f"--temp-dir={self._folder}"]
+            ["--head", "--port=6379", *dashboard, f"--temp-dir={self.folder}"]
             if number == 0
             else [f"--address={self.address(0)}:6379"]
         )
@@ -77,8 +87,18 @@ class Nodes:
         common += ["--object-store-memory=150000000"]
         mine = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
         done = subprocess.run(
-            [*self.on(number), *hidden, _RAY, "start", *place, *common],
-            env=mine | _SETTINGS | HEALTH_CHECKS | {name: str(value) for name, value in environ.items()},
+            [
+                *self.on(number),
+                *self.without(*hide),
+                *self.python,
+                "-m",
+                "ray.scripts.scripts",
+                "start",
+                *place,
+                *common,
+            ],
+            env=mine | self._settings | HEALTH_CHECKS | self.path | {n: str(value) for n, value in environ.items()},
+            cwd="/",  # which nothing hides
             capture_output=True,
             text=True,
             timeout=120,
@@ -99,7 +119,19 @@ class Nodes:
                     os.kill(pid, signal.SIGKILL)
             time.sleep(0.1)
 
-    def _connect(self, number):
+    @property
+    def python(self):
+        """The words that start it."""
+        return [str(Path(self._prefix, "bin", "python"))]
+
+    @property
+    def path(self):
+        return {"PATH": f"{Path(self._prefix, 'bin')}{os.pathsep}{os.environ['PATH']}"}
+
+    def connect(self, number):
+        """Its place in the network, for another process than Ray's or for a node that comes again."""
+        if number in self._started:
+            return
         space, link = self._space(number), self._link(number)
         _ip("netns", "add", space)
         self._started.append(number)

@@ -167,7 +167,7 @@ def test_a_node_without_credentials_gives_its_chunks_to_the_others(nodes, start,
 def test_a_node_that_does_not_see_the_pictures_gives_its_chunks_to_the_others(nodes, start, store_of):
     store = store_of(448)
     nodes.start(0)
-    nodes.start(1, hide=store)
+    nodes.start(1, hide=[store])
     run = start(store)
     receipt = run.end()
     assert receipt["nodes"].keys() == {nodes.address(0)}
@@ -179,7 +179,7 @@ def test_a_node_that_does_not_see_the_pictures_gives_its_chunks_to_the_others(no
 def test_no_node_sees_the_pictures_and_the_run_says_so_in_one_line(nodes, start, store_of, tmp_path):
     store = store_of(448)
     nodes.start(0, num_cpus=0)
-    nodes.start(1, hide=store)
+    nodes.start(1, hide=[store])
     run = start(store)
     assert run.process.wait(120) == 1, run.log
     [said] = [line for line in run.log.splitlines() if line.startswith("error:")]

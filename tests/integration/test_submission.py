@@ -4,11 +4,13 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 import urllib.request
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -139,6 +141,63 @@ def test_who_stops_following_is_told_that_the_job_goes_on(tmp_path, registry, sl
     )
     assert statuses(to_cluster, "left") == [("1", "RUNNING", None)]
     assert to_cluster("stop", job_id).returncode == 0
+
+
+@pytest.mark.long
+def test_a_connection_that_breaks_costs_no_line_and_repeats_none(tmp_path, registry, slow_store, cluster):
+    """As one does through `kubectl port-forward`, now and then."""
+    job = label_spec(
+        tmp_path / "job.yaml",
+        name="broken",
+        registry=registry,
+        images=slow_store,
+        output=tmp_path / "labels",
+        model="tiny@1",
+    )
+    with relay(int(cluster[0].rpartition(":")[2])) as (port, cut):
+        follower = start_labelmill(
+            *("submit", job, "--wait", "--address", f"http://127.0.0.1:{port}"),
+            log=tmp_path / "log",
+            RAY_AUTH_TOKEN_PATH=cluster[1],
+        )
+        assert wait_for(lambda: "labelling by" in (tmp_path / "log").read_text(), follower)
+        cut()
+        assert follower.wait(120) == 0
+    job_id, *written = (tmp_path / "log").read_text().splitlines()
+    whole = labelmill("logs", job_id.split()[1], "--address", cluster[0], RAY_AUTH_TOKEN_PATH=cluster[1]).stdout
+    assert written == whole.splitlines()
+    assert "384 pictures labelled" in whole
+
+
+@contextmanager
+def relay(target):
+    """A port that leads to another one, and what cuts all connections over it."""
+    ends = []
+
+    def pump(source, sink):
+        with suppress(OSError):
+            while data := source.recv(65536):
+                sink.sendall(data)
+            sink.shutdown(socket.SHUT_WR)
+
+    def serve():
+        with suppress(OSError):
+            while True:
+                near, far = listener.accept()[0], socket.create_connection(("127.0.0.1", target))
+                ends.extend((near, far))
+                for pair in ((near, far), (far, near)):
+                    threading.Thread(target=pump, args=pair, daemon=True).start()
+
+    def cut():
+        for end in ends:
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+        ends.clear()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=serve, daemon=True).start()
+        yield listener.getsockname()[1], cut
+        cut()
 
 
 @pytest.mark.long
