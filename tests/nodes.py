@@ -35,7 +35,7 @@ class Nodes:
         self._settings = _SETTINGS | ({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token} if token else {})
         self._name = f"lm{os.getpid() % 100_000}"
         self.network = f"10.78.{os.getpid() % 250}"
-        self._started = []
+        self.started = set()
 
     def __enter__(self):
         self.folder = tempfile.mkdtemp(prefix="lm-")  # short, for Ray's sockets
@@ -45,7 +45,7 @@ class Nodes:
         return self
 
     def __exit__(self, *_):
-        for number in self._started:
+        for number in self.started:
             self.kill(number)
             _ip("netns", "del", self._space(number))
             subprocess.run(["ip", "link", "del", self._link(number)], check=False, capture_output=True)
@@ -130,11 +130,11 @@ class Nodes:
 
     def connect(self, number):
         """Its place in the network, for another process than Ray's or for a node that comes again."""
-        if number in self._started:
+        if number in self.started:
             return
         space, link = self._space(number), self._link(number)
         _ip("netns", "add", space)
-        self._started.append(number)
+        self.started.add(number)
         _ip("link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", space)
         _ip("link", "set", link, "master", f"{self._name}b", "up")
         _ip("-n", space, "addr", "add", f"{self.address(number)}/24", "dev", "eth0")

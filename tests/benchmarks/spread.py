@@ -17,8 +17,9 @@ sys.path.append(str(Path(__file__).parents[1]))  # the tests' nodes
 
 from account import command, compared, machine, write_json
 from labelling import Labelling, add_arguments, parser_for
-from nodes import Nodes
 from store import many_pictures
+
+from nodes import Nodes
 
 _FIGURES = ("steady_pictures_per_s", "wall_s", "cpu_s")
 _CLUSTERS = {"before": (2,), "now": (1, 1)}  # cores of each node
