@@ -80,7 +80,7 @@ class Far:
             *(*map(str, words), "--address", f"http://{self.nodes.address(0)}:8265"),
         ]
         mine = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "PYTHONPATH"))}
-        environ = mine | self.nodes._settings | {"HOME": str(self.tmp_path)}
+        environ = mine | self.nodes._settings | {"HOME": str(self.tmp_path), "SHAPES_KEY": "a-key"}
         return subprocess.Popen(
             command, cwd=self.tmp_path, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
@@ -238,7 +238,7 @@ def test_a_folder_that_only_the_head_sees_is_named_with_the_node_that_does_not(f
     said = run.communicate(timeout=180)[0]
     assert run.returncode == 1
     [error] = [line for line in said.splitlines() if line.startswith("error: ")]
-    assert f"node {far.nodes.network}" in error and str(far.of_head) in error
+    assert f"({far.nodes.network}." in error and str(far.of_head) in error
 
 
 def test_a_submitted_endpoint_answers_from_afar(far):
@@ -254,7 +254,6 @@ def test_a_submitted_endpoint_answers_from_afar(far):
     }
     file = far.tmp_path / "picture.jpg"
     file.write_bytes(jpeg_bytes(60, 40))
-    far.environ["SHAPES_KEY"] = "a-key"
     run = far.submit(spec, "--wait", "--send-secrets")
     said = run.communicate(timeout=300)[0]
     assert run.returncode == 0, said

@@ -1,0 +1,224 @@
+"""Manifests for Kubernetes with KubeRay (ray.io/v1): a job with its schedule, or an endpoint."""
+
+import json
+from typing import Any
+
+import yaml
+
+from labelmill.cluster.deploy.night import Night
+from labelmill.cluster.submission.endpoint import application_config, http_options
+from labelmill.errors import SpecError
+from labelmill.spec import ServeSpec, portable
+
+__all__ = ["cronjob", "raycronjob", "rayservice"]
+
+_RAY = "2.60.0"
+_SPEC_FOLDER = "/etc/labelmill"
+_STOPS_WITHIN_S = 90  # a run that is asked to stop commits what it has
+_STARTS_WITHIN_S = 600
+_RETRIES = 2
+_KEPT_S = 3 * 86_400  # so that a second start of a night finds the first one
+_ALPHA = "# RayCronJob is alpha in KubeRay 1.7: its operator needs the feature gate RayCronJob=true.\n"
+# A node whose packets vanish is given up after 15 to 20 s, where Ray takes 65.
+_HEALTH_CHECKS = {
+    "RAY_health_check_period_ms": "1000",
+    "RAY_health_check_timeout_ms": "2000",
+    "RAY_health_check_failure_threshold": "5",
+}
+_LOCKED = {
+    "allowPrivilegeEscalation": False,
+    "readOnlyRootFilesystem": True,
+    "capabilities": {"drop": ["ALL"]},
+}
+# Folders that a container may write to. Ray's object store lies in /dev/shm.
+_ROOM = {"tmp": "/tmp", "home": "/home/labelmill", "shm": "/dev/shm"}  # noqa: S108 - of a container
+
+
+def cronjob(night: Night) -> str:
+    """A CronJob whose pod creates a RayJob, which every KubeRay takes, with the rights that it needs for this.
+
+    The pod ends when that is done, so that Kubernetes cannot tell whether the run before is at work still: its lease
+    tells, and `schedule.overlap` says what comes of it. Two that start for the same night create one RayJob.
+    """
+    schedule = night.schedule
+    creates = ["python", "-m", "labelmill.cluster.deploy.create", f"{_SPEC_FOLDER}/rayjob.json", schedule.time_zone]
+    container = {
+        "name": "create",
+        "image": night.image,
+        "command": creates,
+        "resources": {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "256Mi"}},
+        "securityContext": _LOCKED,
+        "volumeMounts": [{"name": "spec", "mountPath": _SPEC_FOLDER, "readOnly": True}],
+    }
+    pod = {
+        "serviceAccountName": f"{night.name}-schedule",
+        "restartPolicy": "OnFailure",
+        "securityContext": _user(),
+        "containers": [container],
+        "volumes": [{"name": "spec", "configMap": {"name": night.name}}],
+    }
+    return _printed(
+        _spec_map(night, **{"rayjob.json": json.dumps(_rayjob(night), indent=2)}),
+        *_rights(night),
+        {
+            "apiVersion": "batch/v1",
+            "kind": "CronJob",
+            "metadata": _metadata(night),
+            "spec": {
+                "schedule": schedule.cron,
+                "timeZone": schedule.time_zone,
+                "concurrencyPolicy": "Forbid",
+                "startingDeadlineSeconds": 3600,
+                "jobTemplate": {"spec": {"backoffLimit": 3, "template": {"spec": pod}}},
+            },
+        },
+    )
+
+
+def raycronjob(night: Night) -> str:
+    """KubeRay's own schedule."""
+    schedule = night.schedule
+    spec = {"schedule": schedule.cron, "timeZone": schedule.time_zone, "jobTemplate": _rayjob(night)["spec"]}
+    return _ALPHA + _printed(
+        _spec_map(night),
+        {"apiVersion": "ray.io/v1", "kind": "RayCronJob", "metadata": _metadata(night), "spec": spec},
+    )
+
+
+def rayservice(night: Night) -> str:
+    """An endpoint that KubeRay watches over. What changes in it alone, as its model, is taken over in place."""
+    spec = night.loaded.spec
+    assert isinstance(spec, ServeSpec)
+    parcel = portable(night.loaded, _in_a_store)
+    serve = {"http_options": http_options(spec), "applications": [application_config(spec, parcel)]}
+    cluster = _cluster(night, workers=spec.replicas, most=spec.replicas)
+    return _printed(
+        {
+            "apiVersion": "ray.io/v1",
+            "kind": "RayService",
+            "metadata": _metadata(night),
+            "spec": {"serveConfigV2": yaml.safe_dump(serve, sort_keys=False), "rayClusterConfig": cluster},
+        }
+    )
+
+
+def _rayjob(night: Night) -> dict[str, Any]:
+    cluster = _cluster(night, workers=1, most=8)
+    head = cluster["headGroupSpec"]["template"]["spec"]
+    head["containers"][0]["volumeMounts"].append({"name": "spec", "mountPath": _SPEC_FOLDER, "readOnly": True})
+    head["volumes"].append({"name": "spec", "configMap": {"name": night.name}})
+    spec = {
+        "entrypoint": f"python -m labelmill run {_SPEC_FOLDER}/job.json",
+        "shutdownAfterJobFinishes": True,
+        "ttlSecondsAfterFinished": _KEPT_S,
+        "preRunningDeadlineSeconds": _STARTS_WITHIN_S,
+        "backoffLimit": _RETRIES,  # each on a new cluster, which goes on where the table ends
+        "rayClusterSpec": cluster,
+    }
+    if night.schedule.deadline_s:
+        spec["activeDeadlineSeconds"] = int(night.schedule.deadline_s)
+    return {"apiVersion": "ray.io/v1", "kind": "RayJob", "metadata": _metadata(night), "spec": spec}
+
+
+def _cluster(night: Night, *, workers: int, most: int) -> dict[str, Any]:
+    return {
+        "rayVersion": _RAY,
+        "authOptions": {"mode": "token"},
+        "enableInTreeAutoscaling": most > workers,
+        "headGroupSpec": {
+            "rayStartParams": {"num-cpus": "0"},
+            "template": _pod(night, "ray-head", {"cpu": "2", "memory": "8Gi"}, _HEALTH_CHECKS),
+        },
+        "workerGroupSpecs": [
+            {
+                "groupName": "cpu",
+                "replicas": workers,
+                "minReplicas": workers,
+                "maxReplicas": most,
+                "rayStartParams": {},
+                "template": _pod(night, "ray-worker", {"cpu": "4", "memory": "8Gi"}, {}),
+            }
+        ],
+    }
+
+
+def _pod(night: Night, name: str, size: dict[str, str], environ: dict[str, str]) -> dict[str, Any]:
+    container = {
+        "name": name,
+        "image": night.image,
+        "env": [{"name": key, "value": value} for key, value in environ.items()],
+        # Secrets of the spec, and the store's keys where the service account is not enough.
+        "envFrom": [{"secretRef": {"name": night.name, "optional": True}}],
+        "resources": {"requests": size, "limits": {"memory": size["memory"]}},
+        "securityContext": _LOCKED,
+        "volumeMounts": [{"name": key, "mountPath": place} for key, place in _ROOM.items()],
+    }
+    volumes = [{"name": key, "emptyDir": {"medium": "Memory"} if key == "shm" else {}} for key in _ROOM]
+    spec = {
+        "serviceAccountName": "labelmill",
+        "terminationGracePeriodSeconds": _STOPS_WITHIN_S,
+        "securityContext": _user(),
+        "containers": [container],
+        "volumes": volumes,
+    }
+    return {"spec": spec}
+
+
+def _user() -> dict[str, Any]:
+    return {"runAsNonRoot": True, "runAsUser": 1000, "fsGroup": 1000, "seccompProfile": {"type": "RuntimeDefault"}}
+
+
+def _rights(night: Night) -> list[dict[str, Any]]:
+    name = f"{night.name}-schedule"
+    rules = [{"apiGroups": ["ray.io"], "resources": ["rayjobs"], "verbs": ["create", "get"]}]
+    rbac = "rbac.authorization.k8s.io"
+    metadata = {"name": name, "labels": _metadata(night)["labels"]}
+    return [
+        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata},
+        {"apiVersion": f"{rbac}/v1", "kind": "Role", "metadata": metadata, "rules": rules},
+        {
+            "apiVersion": f"{rbac}/v1",
+            "kind": "RoleBinding",
+            "metadata": metadata,
+            "roleRef": {"apiGroup": rbac, "kind": "Role", "name": name},
+            "subjects": [{"kind": "ServiceAccount", "name": name}],
+        },
+    ]
+
+
+def _spec_map(night: Night, **more: str) -> dict[str, Any]:
+    data = portable(night.loaded, _in_a_store).data
+    files = {"job.json": json.dumps(data, indent=2), **more}
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": _metadata(night), "data": files}
+
+
+def _in_a_store(field: str, address: str) -> str:
+    if "://" not in address:
+        raise SpecError(
+            f"{field}: {address!r} is a place on this machine, which no pod sees: expected an address in an object "
+            "store, or file:///… where every pod mounts that folder"
+        )
+    return address
+
+
+def _metadata(night: Night) -> dict[str, Any]:
+    labels = {"app.kubernetes.io/name": "labelmill", "app.kubernetes.io/instance": night.name}
+    return {"name": night.name, "labels": labels}
+
+
+class _Manifest(yaml.SafeDumper):
+    """Text over several lines as it is, and nothing by reference."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def _as_written(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+
+
+_Manifest.add_representer(str, _as_written)
+
+
+def _printed(*manifests: dict[str, Any]) -> str:
+    return yaml.dump_all(manifests, Dumper=_Manifest, sort_keys=False, width=120, explicit_start=True)
