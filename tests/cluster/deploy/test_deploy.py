@@ -299,5 +299,5 @@ def test_the_commands_of_the_cronjob_and_of_its_rayjob_run_as_they_stand(tmp_pat
     ran = subprocess.run([*inside, *ray_job["spec"]["entrypoint"].split()], **run)
     assert ran.returncode == 2  # it has read the spec, which wants a secret that this machine has not
     assert ran.stderr.startswith(
-        "error: /etc/labelmill/job.json: notify.url: the environment variable LABELMILL_WEBHOOK"
+        "error: /etc/labelmill/job.json:7: notify.url: the environment variable LABELMILL_WEBHOOK"
     )
