@@ -32,6 +32,8 @@ lint: setup
 lock:
 	uv pip compile pyproject.toml --extra quantize --extra export --extra mlflow --extra test --extra lint --extra build --universal --python-version 3.11 --generate-hashes \
 	  --no-header --no-annotate --constraint .lock-constraints --output-file requirements.lock
+	grep -vE '^ +--hash' requirements.lock | sed 's/ *\\$$//' | uv pip compile pyproject.toml --extra build --universal --python-version 3.11 \
+	  --generate-hashes --no-header --no-annotate --constraint - --output-file deploy/requirements.lock  # what the image has
 
 schema: setup
 	.venv/bin/labelmill schema > jobs/labelmill.schema.json

@@ -18,6 +18,7 @@ from cronsim import CronSim
 from labelmill.cluster.deploy import deployed
 from labelmill.cluster.deploy.systemd import calendar
 from labelmill.errors import SpecError
+from labelmill.serve import front
 from labelmill.spec import Schedule, load_spec, spec_of
 from manifests import NEEDS_CRDS, check_manifests
 
@@ -95,6 +96,10 @@ def test_an_endpoint_of_an_operator_is_the_one_of_its_spec(tmp_path):
     [application] = serve["applications"]
     assert (serve["http_options"]["host"], serve["http_options"]["port"]) == ("0.0.0.0", 8000)
     assert application["deployments"] == [{"name": "endpoint", "num_replicas": 3, "user_config": {"model": "m@4"}}]
+    pods = service["spec"]["rayClusterConfig"]
+    for pod in (pods["headGroupSpec"]["template"], pods["workerGroupSpecs"][0]["template"]):
+        env = {item["name"]: item["value"] for item in pod["spec"]["containers"][0]["env"]}
+        assert env.items() >= front.environment(20 * 2**20).items()  # which proxies read when they start
     changed = next(yaml.safe_load_all(printed(tmp_path, "rayservice", SERVE, model="m@5")))
     again = yaml.safe_load(changed["spec"]["serveConfigV2"])["applications"][0]
     assert again["args"] == application["args"]  # so the replicas stay

@@ -91,7 +91,11 @@ def rayservice(night: Night) -> str:
     assert isinstance(spec, ServeSpec)
     parcel = portable(night.loaded, _in_a_store)
     serve = {"http_options": http_options(spec), "applications": [application_config(spec, parcel)]}
-    cluster = _cluster(night, workers=spec.replicas, most=spec.replicas)
+    front = {
+        "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "labelmill.serve.front.middlewares",
+        "LABELMILL_SERVE_MAX_REQUEST_BYTES": str(spec.max_request_bytes),
+    }
+    cluster = _cluster(night, workers=spec.replicas, most=spec.replicas, environ=front)
     return _printed(
         {
             "apiVersion": "ray.io/v1",
@@ -120,14 +124,15 @@ def _rayjob(night: Night) -> dict[str, Any]:
     return {"apiVersion": "ray.io/v1", "kind": "RayJob", "metadata": _metadata(night), "spec": spec}
 
 
-def _cluster(night: Night, *, workers: int, most: int) -> dict[str, Any]:
+def _cluster(night: Night, *, workers: int, most: int, environ: dict[str, str] | None = None) -> dict[str, Any]:
+    environ = environ or {}
     return {
         "rayVersion": _RAY,
         "authOptions": {"mode": "token"},
         "enableInTreeAutoscaling": most > workers,
         "headGroupSpec": {
             "rayStartParams": {"num-cpus": "0"},
-            "template": _pod(night, "ray-head", {"cpu": "2", "memory": "8Gi"}, _HEALTH_CHECKS),
+            "template": _pod(night, "ray-head", {"cpu": "2", "memory": "8Gi"}, _HEALTH_CHECKS | environ),
         },
         "workerGroupSpecs": [
             {
@@ -136,7 +141,7 @@ def _cluster(night: Night, *, workers: int, most: int) -> dict[str, Any]:
                 "minReplicas": workers,
                 "maxReplicas": most,
                 "rayStartParams": {},
-                "template": _pod(night, "ray-worker", {"cpu": "4", "memory": "8Gi"}, {}),
+                "template": _pod(night, "ray-worker", {"cpu": "4", "memory": "8Gi"}, environ),
             }
         ],
     }
