@@ -7,7 +7,7 @@ two machines' clocks; one that may replace the holder leaves `lease/000017.stop`
 Behind the lease of a table stands the fence in the table's own log: see `LabelTable`.
 """
 
-from labelmill.storage.lease.lease import Lease, Vanished, hold_lease
+from labelmill.storage.lease.lease import Lease, Tenure, held_by, hold_lease
 from labelmill.storage.lease.rows import LEASE_FOLDER, Fence
 
-__all__ = ["LEASE_FOLDER", "Fence", "Lease", "Vanished", "hold_lease"]
+__all__ = ["LEASE_FOLDER", "Fence", "Lease", "Tenure", "held_by", "hold_lease"]

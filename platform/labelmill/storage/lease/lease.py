@@ -16,7 +16,7 @@ from labelmill.storage.lease.holder import Holder, this_process
 from labelmill.storage.lease.newcomer import LEASE_S, wait_until_free
 from labelmill.storage.lease.rows import RELEASED, TOLD, Fence, Row, newest, rows
 
-__all__ = ["Lease", "Vanished", "hold_lease"]
+__all__ = ["Lease", "Tenure", "held_by", "hold_lease"]
 
 logger = logging.getLogger(__name__)
 
@@ -24,8 +24,8 @@ BEAT_S = 5.0
 
 
 @dataclass(frozen=True)
-class Vanished:
-    """A run that held the lease and did not give it back: it was killed, or cut off from the store."""
+class Tenure:
+    """A run that holds the lease, or held it and did not give it back: it was killed, or cut off from the store."""
 
     row: Row
     holder: Holder | None
@@ -42,7 +42,7 @@ class Lease:
         self._is_over = self._was_asked = False
         self._stop, self._lost = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
-        self.vanished: list[Vanished] = []
+        self.vanished: list[Tenure] = []
 
     def check(self) -> None:
         """Also asks the store: a process that was stopped for an hour goes on before its next heartbeat."""
@@ -52,7 +52,7 @@ class Lease:
             self._lost.set()
             raise
 
-    def told(self, vanished: Vanished) -> None:
+    def told(self, vanished: Tenure) -> None:
         """Somebody has been told of it: no later run tells of it again."""
         vanished.row.write_beat(TOLD)
         self.vanished.remove(vanished)
@@ -65,7 +65,7 @@ class Lease:
         self._row.write_beat("0")
         self._thread.start()
         self.vanished = [
-            Vanished(row, row.holder(), row.last_seen()) for row in self._before if row.beat() not in (RELEASED, TOLD)
+            Tenure(row, row.holder(), row.last_seen()) for row in self._before if row.beat() not in (RELEASED, TOLD)
         ]
 
     def release(self) -> None:
@@ -130,3 +130,12 @@ def hold_lease(store: Store, job: str, *, of: str = "table", replaces: bool = Fa
             lease.release()
         except StorageError as exc:
             logger.warning("the lease of %s was not given back, another machine will wait for it: %s", store.uri, exc)
+
+
+def held_by(store: Store) -> Tenure | None:
+    """Who holds the lease, as far as can be told without waiting; None where nobody does, or the process is gone."""
+    row = Row(store, newest(store))
+    if not row.number or row.beat() in (RELEASED, TOLD):
+        return None
+    holder = row.holder()
+    return None if holder and holder.is_alive() is False else Tenure(row, holder, row.last_seen())
