@@ -1,4 +1,4 @@
-"""A night that nobody watches: whatever ends it, a webhook hears of it, the table has its receipt, and one run goes on."""
+"""A night that nobody watches: whatever ends it, a webhook hears of it, its receipt says so, and one run goes on."""
 
 import datetime as dt
 import json
@@ -268,6 +268,7 @@ def test_a_night_that_is_killed_goes_on_in_the_next_and_its_end_is_told(tmp_path
         [vanished] = hook.got
         assert (vanished["outcome"], vanished["exit_code"], vanished["job"]) == ("killed", 137, "test")
         assert f"process {working.pid}" in vanished["error"]
+        assert vanished["table"] == str(table)
         assert vanished["started_at"]
         assert vanished["last_seen_at"]
         hook.got.clear()

@@ -23,6 +23,7 @@ _WITHIN_S_AFTER_A_SIGNAL = 5.0  # who sent it waits, and not for long
 _WITHIN_S_BEFORE_A_RUN = 10.0
 _MOST_CHARACTERS = 1500
 _KILLED = 137
+_PLACES = {"table": "table", "training run": "run", "evaluation": "output"}
 
 _noted: dict[str, Any] = {}
 
@@ -69,7 +70,7 @@ def tell_of_vanished(spec: Spec, vanished: Tenure, of: str) -> bool:
         "error": error,
         "started_at": holder.since if holder else None,
         "last_seen_at": seen,
-        of: vanished.row.store.uri,
+        _PLACES[of]: vanished.row.store.uri.removesuffix("/_labelmill"),
     }
     return post(spec.notify.url.get_secret_value(), _with_text(message), within_s=_WITHIN_S_BEFORE_A_RUN)
 

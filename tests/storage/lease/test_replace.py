@@ -52,9 +52,10 @@ KILLED = QUICK + (
 )
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return open_store(str(tmp_path / "table" / "_labelmill"))
+@pytest.fixture(params=["folder", "s3"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    root = str(tmp_path) if request.param == "folder" else request.getfixturevalue("s3")
+    return open_store(f"{root}/table/_labelmill")
 
 
 @pytest.fixture

@@ -149,7 +149,8 @@ class Receipt:
         names = ("outcome", "run_id", "table", "model", "started_at", "pictures_listed", "pictures_labelled")
         more = ("failed", "pictures_deleted", "pictures_held", "pictures_vanished", "statuses", "labels", "page")
         cost = {"cost": round(self.cost.total, 6), "currency": self.cost.currency} if self.cost else {}
-        return {name: getattr(self, name) for name in names + more} | cost | {"summary": str(self)}
+        summary = {"summary": str(self)} if self.pictures_labelled or self.outcome != "stopped" else {}
+        return {name: getattr(self, name) for name in names + more} | cost | summary
 
     def __str__(self) -> str:
         if self.outcome == "nothing to do":
