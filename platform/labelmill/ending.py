@@ -8,9 +8,10 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from types import FrameType
 
-__all__ = ["Ending", "end_main_thread", "ended_by_signals"]
+__all__ = ["Ending", "Ends", "end_main_thread", "ended_by_signals", "how_it_ends"]
 
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _PATIENCE_S = 10.0
@@ -64,3 +65,24 @@ def end_main_thread(error: Exception) -> None:
     if _current is not None:
         _current.error = error
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
+
+
+@dataclass(frozen=True)
+class Ends:
+    """How a process ends: its exit code, and why, on one line. `by_signal`: somebody outside waits for it."""
+
+    code: int
+    why: str
+    by_signal: bool = False
+
+
+def how_it_ends(exc: BaseException) -> Ends:
+    """How a process ends that this exception leaves: a signal, or a loss, counts whatever became of it on the way."""
+    if _current is not None and _current.signal:
+        if _current.error is None:
+            return Ends(128 + _current.signal, f"stopped by {_current.signal.name}", by_signal=True)
+        exc = _current.error
+    why = str(exc.args[0] if exc.args else "")
+    why = " ".join(why.split()) or type(exc).__name__
+    code = getattr(exc, "exit_code", None)
+    return Ends(1, f"{type(exc).__name__}: {why}") if code is None else Ends(int(code), why)

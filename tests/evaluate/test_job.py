@@ -1,15 +1,22 @@
 import csv
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from bundles import make_bundle
 from evaluate.measured import write_pictures
-from labelmill.errors import DataError, RegistryError
-from labelmill.evaluate import run
+from labelmill.errors import BusyError, DataError, FencedError, RegistryError
+from labelmill.evaluate import job, run
+from labelmill.evaluate.answers import answer
 from labelmill.model.labeler import Labeler
 from labelmill.spec import load_spec
+from labelmill.storage import open_store
+from labelmill.storage.lease import hold_lease
+from labelmill.storage.lease.holder import this_process
+from labelmill.unattended import told_of_end
+from webhook import webhook
 
 SPEC = """\
 kind: evaluate
@@ -104,3 +111,46 @@ def test_a_labelled_set_may_lack_labels_of_the_model(folder):
     assert found["metrics"]["per_label"]["eel"]["support"] == 0
     assert found["metrics"]["per_label"]["eel"]["recall"] is None
     assert np.isfinite(found["metrics"]["map"])
+
+
+def written(folder):
+    return {path.name: path.read_bytes() for path in (folder / "out").iterdir() if path.is_file()}
+
+
+def test_two_evaluations_do_not_mix_their_halves(folder):
+    """The one that comes second is told who writes there, and touches nothing."""
+    evaluate(folder, "robustness_pictures=0")
+    before = written(folder)
+    with hold_lease(open_store(f"{folder}/out/_labelmill"), "other"):
+        with pytest.raises(BusyError, match=r"the evaluation of .* is being written by job 'other'"):
+            evaluate(folder, "robustness_pictures=0")
+        assert written(folder) == before
+    assert set(before) == {"evaluation.json", "report.html"}
+
+
+def test_an_evaluation_that_lost_its_turn_writes_nothing_more(folder, monkeypatch):
+    def take_over(*arguments, **options):
+        open_store(f"{folder}/out/_labelmill").write("lease/000002.json", b"{}")
+        return answer(*arguments, **options)
+
+    monkeypatch.setattr(job, "answer", take_over)
+    with pytest.raises(FencedError, match="took over the lease of this evaluation"):
+        evaluate(folder, "robustness_pictures=0")
+    assert written(folder) == {}
+
+
+def test_an_evaluation_that_vanished_is_told_of_by_the_next_one_which_is_told_of_as_well(folder):
+    killed = replace(this_process("again"), pid=2**22 + 1)
+    open_store(f"{folder}/out/_labelmill").write("lease/000001.json", killed.to_json())
+    with webhook(200) as hook:
+        options = ["robustness_pictures=0", f"notify.url={hook.url}", "schedule.cron=0 2 * * *"]
+        loaded = load_spec(folder / "spec.yaml", options)
+        with told_of_end(loaded.spec):
+            result = run(loaded)
+    vanished, done = hook.got
+    assert (vanished["outcome"], vanished["kind"], vanished["job"]) == ("killed", "evaluate", "again")
+    assert vanished["output"] == f"{folder}/out"
+    assert f"process {2**22 + 1} on" in vanished["text"]
+    assert (done["outcome"], done["exit_code"], done["model"]) == ("complete", 0, "tiny@1")
+    assert done["metrics"]["accuracy"] == result.evaluation["metrics"]["accuracy"]
+    assert done["output"] == f"{folder}/out"

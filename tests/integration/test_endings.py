@@ -17,6 +17,7 @@ from labelmill.model.registry import Registry
 from running import data_files, free_port, label_spec, rows_of, start_labelmill, wait_for
 from train.runs import shapes_source
 from train.shapes import write_labels, write_shapes
+from webhook import webhook
 
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
 WITHIN_S = 30
@@ -45,6 +46,12 @@ def started(tmp_path, temporary):
     for process in processes:
         process.kill()
         process.wait()
+
+
+@pytest.fixture
+def hook():
+    with webhook(200) as hook:
+        yield hook
 
 
 def numbered(count):
@@ -153,7 +160,8 @@ def test_an_evaluation_ends_and_writes_no_half_of_a_report(tmp_path, registry, s
     run = started(tmp_path / "evaluate.yaml")
     assert wait_for(lambda: (tmp_path / "log").exists() and psutil.Process(run.pid).cpu_times().user > 1 + index, run)
     assert_ended_by(number, run, tmp_path / "log", temporary)
-    assert not list((tmp_path / "out").glob("*"))
+    assert not list((tmp_path / "out").glob("*.*"))
+    assert max((tmp_path / "out").glob("_labelmill/lease/*.beat")).read_text() == "released"
 
 
 @pytest.mark.long
@@ -175,12 +183,12 @@ def test_an_endpoint_ends(tmp_path, started, temporary, moment, number, index):
 @pytest.mark.parametrize("gone", ["raylet", "gcs_server"])
 @pytest.mark.parametrize("kind", ["label", "train"])
 def test_a_ray_that_dies_ends_a_job_with_one_line(
-    tmp_path, registry, slow_store, shapes, started, temporary, kind, gone
+    tmp_path, registry, slow_store, shapes, started, temporary, hook, kind, gone
 ):
     log = tmp_path / "log"
     if kind == "label":
         places = {"registry": registry, "images": slow_store, "output": tmp_path / "labels"}
-        run = started(label_spec(tmp_path / "label.yaml", model="tiny@1", **places))
+        run = started(label_spec(tmp_path / "label.yaml", model="tiny@1", notify={"url": hook.url}, **places))
         assert wait_for(lambda: len(data_files(tmp_path / "labels")) >= 2, run), log.read_text()
     else:
         optimize = {"epochs": 500, "batch_size": 16, "learning_rate": 2e-3}
@@ -202,4 +210,6 @@ def test_a_ray_that_dies_ends_a_job_with_one_line(
     assert said.splitlines()[-1].startswith(f"error: Ray's {gone} on this machine ended unexpectedly"), said
     assert list(temporary.iterdir()) == []
     if kind == "label":
+        assert [(message["outcome"], message["exit_code"]) for message in hook.got] == [("stopped", 6)]
+        assert hook.got[0]["pictures_labelled"] > 0
         assert max((tmp_path / "labels").glob("_labelmill/lease/*.beat")).read_text() == "released"

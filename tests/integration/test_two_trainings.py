@@ -12,6 +12,7 @@ from labelmill.model.registry import Registry
 from running import labelmill, start_labelmill
 from train.runs import shapes_source
 from train.shapes import write_labels, write_shapes
+from webhook import Webhook, webhook
 
 NUM_EPOCHS = 8
 
@@ -21,11 +22,12 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     monkeypatch.setenv("LABELMILL_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
 
 
-def spec_file(folder: Path) -> Path:
+def spec_file(folder: Path, hook: Webhook) -> Path:
     write_labels(folder / "labels.csv", write_shapes(folder / "images", 80))
     spec = shapes_source(folder) | {
         "optimize": {"epochs": NUM_EPOCHS, "batch_size": 8, "learning_rate": "${LR}"},
         "workers": {"count": 1, "cpus": 0.5, "checkpoint_every_s": 0.3},
+        "notify": {"url": hook.url},
     }
     path = folder / "train.yaml"
     path.write_text(yaml.safe_dump(spec))
@@ -40,7 +42,20 @@ def num_epochs(folder: Path) -> int:
 
 @pytest.mark.long
 def test_a_second_start_is_refused_and_another_rate_is_another_run(tmp_path: Path):
-    path, registry = spec_file(tmp_path), Registry(str(tmp_path / "registry"))
+    with webhook(200) as hook:
+        refused_killed_and_resumed(tmp_path, hook)
+    ends = [(message["kind"], message["outcome"], message["exit_code"], message.get("model")) for message in hook.got]
+    assert ends == [
+        ("train", "skipped", 5, None),
+        ("train", "complete", 0, "shapes@1"),
+        ("train", "killed", 137, None),
+        ("train", "complete", 0, "shapes@2"),
+        ("train", "nothing to do", 0, "shapes@1"),
+    ]
+
+
+def refused_killed_and_resumed(tmp_path: Path, hook: Webhook):
+    path, registry = spec_file(tmp_path, hook), Registry(str(tmp_path / "registry"))
     first = start_labelmill("run", path, log=tmp_path / "log", LR="0.003")
     try:
         deadline = time.monotonic() + 240

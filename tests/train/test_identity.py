@@ -221,3 +221,19 @@ def test_a_damaged_version_hides_no_finished_run(tmp_path: Path, caplog: pytest.
     assert found is not None
     assert found.version == 1
     assert "passed over: " in caplog.text
+
+
+def test_when_a_training_runs_and_who_hears_of_it_decides_nothing(tmp_path: Path):
+    plain = identity(tmp_path)
+    schedule, notify = {"cron": "0 2 * * *", "overlap": "replace"}, {"url": "https://hooks.example/a"}
+    for changes in ({"schedule": schedule}, {"notify": notify}, {"schedule": schedule, "notify": notify}):
+        assert identity(tmp_path, **changes).digest == plain.digest
+        assert identity(tmp_path, **changes).earlier == plain.earlier
+    assert identity(tmp_path, schedule=None, notify=None).digest == plain.digest
+
+
+def test_how_the_learning_rate_falls_decides_a_training(tmp_path: Path):
+    """A word of the same name."""
+    falling = [identity(tmp_path, optimize={"epochs": 4, "schedule": name}) for name in ("cosine", "constant")]
+    assert falling[0].digest != falling[1].digest
+    assert falling[1].earlier == digest_of_the_version_before(tmp_path)

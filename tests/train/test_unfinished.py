@@ -3,6 +3,8 @@
 import json
 import logging
 import os
+import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +16,12 @@ from labelmill.images.transform import Preprocessing
 from labelmill.model.registry import Registry
 from labelmill.spec import load_spec
 from labelmill.storage import open_store
+from labelmill.storage.lease.holder import this_process
 from labelmill.train.identity import Identity, identity_of
 from labelmill.train.progress import Progress, RunFolder
 from labelmill.train.unfinished import find_folder, held
 from train.runs import epoch_record, shapes_source
+from webhook import webhook
 
 BY_VARIABLES = {"optimize": {"epochs": 4, "learning_rate": "${LR}"}}
 
@@ -194,3 +198,44 @@ def test_a_foreign_file_is_no_unfinished_run(tmp_path: Path, name: str):
     assert not folder.exists()
     keep(folder)
     assert folder.exists()
+
+
+def test_a_training_that_vanished_is_told_of_once_and_one_that_could_not_be_told_of_is_not_forgotten(
+    tmp_path: Path, registry: Registry
+):
+    with webhook(404, 200) as hook:
+        run = identity(tmp_path, registry, notify={"url": hook.url})
+        folder = find_folder(registry, run)
+        killed = replace(this_process("shapes"), pid=2**22 + 1)
+        open_store(folder.uri).write("lease/000001.json", killed.to_json())
+        for _ in range(3):
+            with held(folder, registry, run):
+                keep(folder)
+    refused, told = hook.got
+    assert refused == told
+    assert (told["outcome"], told["exit_code"], told["kind"], told["job"]) == ("killed", 137, "train", "shapes")
+    assert told["run"] == folder.uri
+    assert told["started_at"] == killed.since
+
+
+def test_a_newer_start_of_a_training_asks_the_older_one_to_end(tmp_path: Path, registry: Registry):
+    run = identity(tmp_path, registry, schedule={"cron": "0 2 * * *", "overlap": "replace"})
+    folder = find_folder(registry, run)
+    store, released = open_store(folder.uri), threading.Event()
+
+    def give_way() -> None:
+        with held(folder, registry, identity(tmp_path, registry)):
+            keep(folder)
+            began.set()
+            while not store.exists("lease/000001.stop"):
+                released.wait(0.1)
+
+    began = threading.Event()
+    older = threading.Thread(target=give_way)
+    older.start()
+    began.wait(20)
+    with held(folder, registry, run):
+        older.join(20)
+        assert not older.is_alive()
+        assert store.exists("lease/000002.json")
+    assert sorted(store.keys("lease/")) == ["lease/000002.beat", "lease/000002.json"]

@@ -15,6 +15,7 @@ from labelmill import __version__
 from labelmill.cli.jobs import jobs
 from labelmill.cli.labels import labels
 from labelmill.cli.models import models
+from labelmill.cli.nights import nights_command
 from labelmill.cli.output import put
 from labelmill.cli.submitted import submitted
 from labelmill.ending import Ending, ended_by_signals
@@ -37,6 +38,7 @@ app.add_typer(jobs)
 app.add_typer(submitted)
 app.add_typer(models, name="models")
 app.add_typer(labels, name="labels")
+app.command("nights")(nights_command)
 
 # Which typer does not name: each mistake in a command line is one.
 _WrongCommandLine: Any = typer.BadParameter.__mro__[1]

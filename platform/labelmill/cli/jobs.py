@@ -112,9 +112,10 @@ def run_command(path: SpecPath, overrides: Overrides = None) -> str:
     Example: labelmill run jobs/train.yaml --set optimize.epochs=3
     """
     from labelmill.spec import load_spec
+    from labelmill.unattended import told_of_end
 
     loaded = load_spec(path, overrides or ())
-    with log_to(sys.stderr):
+    with log_to(sys.stderr), told_of_end(loaded.spec):
         result = importlib.import_module(f"labelmill.{loaded.spec.kind}").run(loaded)
     return "" if result is None else str(result)
 

@@ -13,10 +13,12 @@ from labelmill.evaluate.evaluation import EVALUATION_NAME, evaluation_of
 from labelmill.evaluate.report import REPORT_NAME, evaluation_html
 from labelmill.evaluate.report.pictures import look_at_mistakes
 from labelmill.evaluate.robustness import measure_robustness
+from labelmill.model.bundle import Bundle
 from labelmill.model.labeler import Labeler
 from labelmill.model.registry import Registry
 from labelmill.spec import EvaluateSpec, LoadedSpec
 from labelmill.storage import open_store
+from labelmill.unattended import note, turn_of
 
 __all__ = ["EvaluateResult", "run"]
 
@@ -51,12 +53,25 @@ class EvaluateResult:
 def run(loaded: LoadedSpec) -> EvaluateResult:
     """Label every picture, compare with the truth, and write the report and its numbers to the output.
 
-    DataError, RegistryError, BundleError, StorageError.
+    BusyError: another evaluation writes there. DataError, RegistryError, BundleError, StorageError, FencedError.
     """
     spec = loaded.spec
     if not isinstance(spec, EvaluateSpec):
         raise SpecError(f"{loaded.path}: expected kind: evaluate, got {spec.kind!r}")
     bundle = Registry(spec.registry).resolve(spec.model)
+    output = open_store(spec.output)
+    with turn_of(spec, open_store(output.address("_labelmill")), of="evaluation") as lease:
+        evaluation, html = _evaluated(loaded, spec, bundle)
+        lease.check()
+        output.write(EVALUATION_NAME, json.dumps(evaluation, allow_nan=False).encode())
+        output.write(REPORT_NAME, html.encode())
+    result = EvaluateResult(bundle.reference, evaluation, output.uri)
+    metrics = {name: evaluation["metrics"][name] for name in _SHOWN}
+    note(model=bundle.reference, output=output.uri, metrics=metrics, summary=str(result))
+    return result
+
+
+def _evaluated(loaded: LoadedSpec, spec: EvaluateSpec, bundle: Bundle) -> tuple[dict[str, Any], str]:
     examples = load_examples(spec.data.images, spec.data.labels, task=bundle.task, known=bundle.labels)
     labeler = Labeler(
         bundle, spec.engine, precision=spec.precision, max_pixels=spec.max_pixels, decode_threads=cores_here()
@@ -72,11 +87,7 @@ def run(loaded: LoadedSpec) -> EvaluateResult:
     evaluation = evaluation_of(bundle, answers, split="all", model=model, robustness=robustness)
     looked = look_at_mistakes(bundle, evaluation["mistakes"], max_pixels=spec.max_pixels)
     made_with = {"labelmill": version("labelmill")}
-    html = evaluation_html(spec.name, evaluation, looked, loaded.source, made_with)
-    output = open_store(spec.output)
-    output.write(EVALUATION_NAME, json.dumps(evaluation, allow_nan=False).encode())
-    output.write(REPORT_NAME, html.encode())
-    return EvaluateResult(bundle.reference, evaluation, output.uri)
+    return evaluation, evaluation_html(spec.name, evaluation, looked, loaded.source, made_with)
 
 
 def _check_unreadable(spec: EvaluateSpec, answers: Answers, num_pictures: int) -> None:

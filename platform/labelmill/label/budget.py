@@ -9,7 +9,7 @@ from typing import Any
 
 from labelmill.errors import FailureBudgetError
 from labelmill.spec import LabelSpec
-from labelmill.table.receipts import past_receipts
+from labelmill.table.receipts import KILLED, RUNNING, past_receipts
 from labelmill.table.row import FINAL
 
 __all__ = ["Budget"]
@@ -45,7 +45,11 @@ class Budget:
         """What pictures ended as in the runs since the last that came to its end, which one with nothing to do does."""
         final = set(FINAL) - set(self._spec.retry)
         receipts = islice(past_receipts(self._table), _RUNS)
-        runs: Iterator[dict[str, Any]] = (receipt for receipt in receipts if receipt.get("job") == self._spec.name)
+        runs: Iterator[dict[str, Any]] = (
+            receipt
+            for receipt in receipts
+            if receipt.get("job") == self._spec.name and receipt.get("outcome") not in (RUNNING, KILLED)
+        )
         if after_idle:
             runs = dropwhile(self._ended_as("nothing to do"), runs)
         found: Counter[str] = Counter()

@@ -37,12 +37,14 @@ class Commits:
     def add(self, file: DataFile) -> None:
         self._waiting.append(file)
 
-    def when_due(self) -> None:
-        """Commit what is finished, if the last time is long enough ago."""
+    def when_due(self) -> bool:
+        """Commit what is finished, if the last time is long enough ago. Whether it was."""
         now = time.monotonic()
         if self._waiting and now - self._last >= min(_LAST_S, max(_FIRST_S, (now - self._began) / 10)):
             self.now()
             self._last = time.monotonic()
+            return True
+        return False
 
     def now(self) -> None:
         """Commit what is finished. TableError: it could not be, and nothing of it is in the table; or some of it was

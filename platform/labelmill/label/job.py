@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
-from typing import Literal
 
 import pyarrow as pa
 
 from labelmill.cluster import Connection, connect_ahead
+from labelmill.ending import Ends, how_it_ends
 from labelmill.errors import SpecError, StorageError, VanishedError
 from labelmill.label.budget import Budget
 from labelmill.label.commits import Commits
+from labelmill.label.engine import engine_for
 from labelmill.label.inventory.inventory import Inventory, open_inventory
 from labelmill.label.labelling import Labelling
 from labelmill.label.receipt.account import Account
+from labelmill.label.receipt.early import kept_if_it_ends_early
 from labelmill.label.receipt.receipt import Receipt
 from labelmill.label.receipt.usage import TreeUsage
 from labelmill.label.spread.workers import Workers, plan_workers, wants_gpus
@@ -29,13 +32,13 @@ from labelmill.label.todo.todo import Todo
 from labelmill.label.todo.unread import put_unread
 from labelmill.label.work.stage import Stage
 from labelmill.model.bundle import Bundle
-from labelmill.model.engines import choose_engine
 from labelmill.model.registry import Registry
 from labelmill.spec import LabelSpec, LoadedSpec
 from labelmill.storage import Store, open_store
-from labelmill.storage.lease import Lease, hold_lease
+from labelmill.storage.lease import Lease
 from labelmill.table.table import LabelTable
 from labelmill.table.writer import TableWriter
+from labelmill.unattended import note, turn_of
 
 __all__ = ["run"]
 
@@ -55,15 +58,19 @@ def run(loaded: LoadedSpec) -> Receipt:
     spec = loaded.spec
     if not isinstance(spec, LabelSpec):
         raise SpecError(f"{loaded.path}: expected kind: label, got {spec.kind!r}")
-    bundles = [Registry(spec.registry).resolve(reference) for reference in spec.references]
-    # A damaged bundle, or a store with nothing in it, ends the run before anything is touched.
-    for bundle in bundles:
-        bundle.verify()
-    aside = open_store(open_store(spec.output).address("_labelmill"))
-    inventory = open_inventory(spec.images, aside)
-    listing = inventory.list()
-    with TreeUsage() as usage, hold_lease(aside, spec.name) as lease:
-        return _Run(loaded, spec, bundles, inventory, aside, lease, usage).go(listing)
+    note(table=open_store(spec.output).uri)
+    with ExitStack() as held:
+        with kept_if_it_ends_early(loaded, spec):
+            bundles = [Registry(spec.registry).resolve(reference) for reference in spec.references]
+            # A damaged bundle, or a store with nothing in it, ends the run before anything is touched.
+            for bundle in bundles:
+                bundle.verify()
+            aside = open_store(open_store(spec.output).address("_labelmill"))
+            inventory = open_inventory(spec.images, aside)
+            listing = inventory.list()
+            usage, lease = held.enter_context(TreeUsage()), held.enter_context(turn_of(spec, aside))
+            run = _Run(loaded, spec, bundles, inventory, aside, lease, usage)
+        return run.go(listing)
 
 
 class _Run:
@@ -96,9 +103,14 @@ class _Run:
             spec=loaded.source,
         )
         self.budget = Budget(spec, self.writer.uri, receipt.bundle_digest)
-        self.account = Account(receipt, usage, pictures=spec.receipt_pictures)
+        self.account = Account(receipt, usage, aside, pictures=spec.receipt_pictures)
 
     def go(self, listing: Iterator[pa.RecordBatch]) -> Receipt:
+        with self._stop_told():
+            self.account.begin()
+            return self._label(listing)
+
+    def _label(self, listing: Iterator[pa.RecordBatch]) -> Receipt:
         logger.info("listing %s", self.inventory.describe)
         with connect_ahead(_PIPELINE) as connection:
             with self.account.clock.step("listing and subtracting"):
@@ -117,12 +129,9 @@ class _Run:
                 stage = self._stage(todo, workers)
             self._take_workers(workers, stage)
             logger.info("labelling by %s, %s", workers, self.account.receipt.engine)
-            try:
+            with self._stop_told():  # before Ray ends, for which whoever ends this process may not wait
                 Labelling(self.spec, self.account, self.commits, self.budget).label(stage, workers)
                 self.commits.check_kept()
-            except BaseException:
-                self._close_stopped()
-                raise
             self.account.usage.sample()  # the workers end with Ray, and what they used with them
         self.commits.compact()
         todo.remove()
@@ -156,10 +165,11 @@ class _Run:
             on_first=connection.begin,
             large_chunks=lambda: not wants_gpus(connection.resources(), self.spec.engine),
         )
+        receipt = self.account.receipt
+        receipt.pictures_listed, receipt.pictures_done_before = todo.listed, todo.num_done
+        receipt.pictures_held, receipt.pictures_vanished = todo.num_held, todo.num_vanished
         if todo.vanished:
             raise VanishedError(str(todo.vanished))
-        self.account.receipt.pictures_listed = todo.listed
-        self.account.receipt.pictures_done_before = todo.num_done
         return todo
 
     def _put_unread(self, todo: Todo) -> None:
@@ -191,7 +201,7 @@ class _Run:
         exclusive = open_store(spec.output).honours_write_if_absent()
         return Stage(
             bundles=tuple(self.bundles),
-            engines=tuple(self._engine(bundle, workers) for bundle in self.bundles),
+            engines=tuple(engine_for(bundle, workers, spec, alone=self.account.alone) for bundle in self.bundles),
             precision=spec.precision,
             todo=todo,
             output=self.writer.uri,
@@ -209,33 +219,33 @@ class _Run:
             doubts_its_node=True,
         )
 
-    def _engine(self, bundle: Bundle, workers: Workers) -> Literal["openvino", "torch"]:
-        """Chosen here and once. Workers that choose OpenVINO then find the network converted, and one that it cannot
-        take is told of before they start."""
-        if workers.gpus or self.spec.engine == "torch":
-            if self.account.alone:
-                bundle.weights_path()  # so that a cache which cannot keep them is told of here
-            return "torch"
-        if self.spec.engine == "auto" and choose_engine(bundle, self.spec.precision) == "torch":
-            return "torch"
-        # A run with nothing to do needs none of it.
-        from labelmill.model.engines.graphs import converted_graph, takes_bfloat16
-
-        graph = converted_graph(bundle, embeddings=self.spec.embeddings)
-        if self.spec.precision == "bfloat16":
-            takes_bfloat16(bundle, graph, "bfloat16")  # so that it is said here, and not only in the workers' logs
-        return "openvino"
-
-    def _close_stopped(self) -> None:
-        logger.info("the run stopped; what it committed stays, and the same command goes on from there")
+    @contextmanager
+    def _stop_told(self) -> Iterator[None]:
+        """Whatever ends the run before its time, its receipt tells of it."""
         try:
-            self._close("stopped")
+            yield
+        except BaseException as exc:
+            ends, receipt = how_it_ends(exc), self.account.receipt
+            if (receipt.exit_code, receipt.error) != (ends.code, ends.why):
+                self._close_stopped(ends)
+            raise
+
+    def _close_stopped(self, ends: Ends) -> None:
+        came_to_its_end = self.account.receipt.exit_code == 0
+        if not came_to_its_end:
+            logger.info("the run stopped; what it committed stays, and the same command goes on from there")
+        try:
+            self._close(self.account.receipt.outcome if came_to_its_end else "stopped", ends)
         except StorageError as exc:  # what stopped the run may well be the place where its receipt goes
             logger.warning("the receipt of this run was not written: %s", exc)
 
-    def _close(self, outcome: str) -> Receipt:
+    def _close(self, outcome: str, ends: Ends = Ends(0, "")) -> Receipt:  # noqa: B008 - a value
         receipt, most = self.account.receipt, self.account.clock.most_workers
         if not receipt.gpus and most > receipt.num_workers > 0:  # the cluster has grown
             self._count(Workers(most))
         receipt.commits, receipt.files = self.commits.number, self.commits.files
-        return self.account.close(outcome, self.aside, self.spec.prices)
+        receipt.exit_code, receipt.error = ends.code, ends.why
+        try:
+            return self.account.close(outcome, self.spec.prices)
+        finally:
+            note(**receipt.facts())

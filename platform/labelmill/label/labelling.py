@@ -76,6 +76,7 @@ class Labelling:
         try:
             finished, refused = self._take(pipeline, avoid)
             self._commits.now()
+            self._account.keep()
             self._tell(pictures_per_s=0.0)
         except BaseException:
             self._commits.keep()
@@ -100,7 +101,8 @@ class Labelling:
                     refused[place] = outcome
                     if is_new and _nobody_is_left(avoid | refused):
                         break
-                self._commits.when_due()
+                if self._commits.when_due():
+                    self._account.keep()
                 self._look(pipeline.num_actors)
         return finished, refused
 

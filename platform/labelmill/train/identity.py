@@ -26,7 +26,9 @@ logger = logging.getLogger(__name__)
 
 # What decides where and how fast a run goes, or what happens after it, but not what comes out.
 # How the pictures were split shows in the fingerprint of the data.
-_NOT_IN_DIGEST = ("workers", "promote", "tracking", "schedule", "notify", "max_accuracy_loss", "way")
+_NOT_IN_DIGEST = ("workers", "promote", "tracking", "max_accuracy_loss", "way")
+# Nor do these blocks. `optimize.schedule`, which is a word, decides much.
+_BLOCKS_NOT_IN_DIGEST = ("schedule", "notify")
 # Fields of which a bundle says, in its own way, what they were.
 _NOTED = ("name", "registry", "data.images", "data.labels", "model.architecture", "model.image_size_px")
 
@@ -174,7 +176,7 @@ def decisive(source: Mapping[str, Any]) -> dict[str, Any]:
     return {
         key: decisive(value) if isinstance(value, dict) else value
         for key, value in source.items()
-        if key not in _NOT_IN_DIGEST
+        if key not in _NOT_IN_DIGEST and (key not in _BLOCKS_NOT_IN_DIGEST or isinstance(value, str))
     }
 
 

@@ -24,6 +24,7 @@ from labelmill.train.seen import note_seen
 from labelmill.train.tracking.tensorboard import write_events
 from labelmill.train.tracking.tracking import tracked
 from labelmill.train.unfinished import find_folder, held
+from labelmill.unattended import note
 
 __all__ = ["TrainResult", "run", "run_digest"]
 
@@ -72,13 +73,13 @@ def run(loaded: LoadedSpec) -> TrainResult:
     bundle = identity.published(registry)
     folder = find_folder(registry, identity)
     if bundle is not None and not folder.exists():
-        return TrainResult(bundle, None)
+        return _noted(TrainResult(bundle, None))
     check_cache()  # the result is measured from there, which may be hours away
     with held(folder, registry, identity) as lease:
         # Whoever held the folder before may have finished.
         bundle = bundle or identity.published(registry, beside=known)
         if bundle is not None and not folder.exists():
-            return TrainResult(bundle, None)
+            return _noted(TrainResult(bundle, None))
         identity.check_origins()
         job = Job(
             _with_absolute_addresses(spec, registry), training_set.labels, folder.uri, identity.source, lease.fence
@@ -91,7 +92,20 @@ def run(loaded: LoadedSpec) -> TrainResult:
         if promotion.promoted:
             registry.promote(bundle.reference, reason=promotion.reason)
         folder.remove()  # last: until then the same spec again finishes what is missing
-    return TrainResult(bundle, promotion)
+    return _noted(TrainResult(bundle, promotion))
+
+
+def _noted(result: TrainResult) -> TrainResult:
+    """What whoever hears of the end is told of."""
+    headline, promotion = result.bundle.metrics["headline"], result.promotion
+    note(
+        outcome="nothing to do" if promotion is None else "complete",
+        model=result.bundle.reference,
+        promoted=bool(promotion and promotion.promoted),
+        metrics={headline["name"]: headline["value"]},
+        summary=str(result),
+    )
+    return result
 
 
 def _train(loaded: LoadedSpec, job: Job, training_set: TrainingSet, identity: Identity, lease: Lease) -> Bundle:

@@ -11,9 +11,10 @@ from typing import Any
 from labelmill.errors import FencedError, StorageError
 from labelmill.model.registry import Registry
 from labelmill.storage import open_store
-from labelmill.storage.lease import Lease, hold_lease
+from labelmill.storage.lease import Lease
 from labelmill.train.identity import Identity, differing
 from labelmill.train.progress import RunFolder
+from labelmill.unattended import note, turn_of
 
 __all__ = ["find_folder", "held"]
 
@@ -36,7 +37,8 @@ def held(folder: RunFolder, registry: Registry, identity: Identity) -> Iterator[
 
     What is left of a run that ended before it had anything to keep, or that has nothing to keep any more, is removed.
     """
-    with hold_lease(open_store(folder.uri), identity.spec.name, of="training run") as lease:
+    note(run=folder.uri)
+    with turn_of(identity.spec, open_store(folder.uri), of="training run") as lease:
         if not folder.exists():
             _tell_of_others(folder, registry, identity)
         folder.note(_record(identity))

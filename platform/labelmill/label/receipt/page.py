@@ -53,10 +53,11 @@ def receipt_html(receipt: Receipt, sheet: Sheet) -> str:
 def _head(receipt: Receipt) -> str:
     started = receipt.started_at.replace("T", " ").replace("+00:00", " UTC")
     outcome = "good" if receipt.outcome != "stopped" else "bad"
+    why = f" {escape(receipt.error)}" if receipt.error else ""
     return (
         f"<h1>{escape(receipt.job)}</h1><p>{escape(receipt.images)} labelled by <b>{escape(receipt.model)}</b> "
         f"into {escape(receipt.table)}, started {escape(started)}</p>"
-        f'<p class="note {outcome}">{_OUTCOMES.get(receipt.outcome, escape(receipt.outcome))}</p>'
+        f'<p class="note {outcome}">{_OUTCOMES.get(receipt.outcome, escape(receipt.outcome))}{why}</p>'
     )
 
 

@@ -15,6 +15,7 @@ from labelmill.label.work.chunk import Chunk
 from labelmill.metrics.histograms import add_histograms
 from labelmill.spec import Prices
 from labelmill.storage import Traffic
+from labelmill.table.receipts import RUNNING
 
 __all__ = ["Receipt"]
 
@@ -23,7 +24,8 @@ _LABELS_SHOWN = 12
 
 @dataclass
 class Receipt:
-    """The account of one run. `outcome`: complete | nothing to do | stopped."""
+    """The account of one run. `outcome`: running | complete | nothing to do | stopped; skipped, where another run held
+    the table; killed, as the run after it found."""
 
     run_id: str
     job: str
@@ -37,7 +39,9 @@ class Receipt:
     num_workers: int = 0
     cores: float = 0.0  # that the workers held
     gpus: float = 0.0
-    outcome: str = "stopped"
+    outcome: str = RUNNING
+    exit_code: int | None = None  # that of the process, once it ends
+    error: str = ""  # why it is not 0, on one line
     started_at: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
     pictures_listed: int = 0
     pictures_done_before: int = 0
@@ -45,6 +49,8 @@ class Receipt:
     pictures_deleted: int = 0  # rows that say that a picture is no longer in the store
     pictures_returned: int = 0  # rows written again of pictures that are there again as they were
     pictures_archived: int = 0  # rows that say that a picture lies in an archive
+    pictures_held: int = 0  # that the table held below the listed prefix, before the run
+    pictures_vanished: int = 0  # of these, listed no more
     commits: int = 0
     files: int = 0
     wall_s: float = 0.0
@@ -125,7 +131,9 @@ class Receipt:
 
     @property
     def page(self) -> str:
-        """Where its page lies, beside the table."""
+        """Where its page lies, beside the table; none of a run that is not over, or held no table."""
+        if self.outcome == RUNNING or not self.images:
+            return ""
         return f"{self.table.rstrip('/')}/_labelmill/receipts/{self.run_id}.html"
 
     def to_json(self) -> str:
@@ -135,6 +143,14 @@ class Receipt:
             per_million = self.cost.per_million(self.pictures_labelled)
             found["cost"] = {**asdict(self.cost), "total": self.cost.total, "per_million": per_million}
         return json.dumps(found, indent=2)
+
+    def facts(self) -> dict[str, Any]:
+        """What whoever hears of the end of the run is told of."""
+        names = ("outcome", "run_id", "table", "model", "started_at", "pictures_listed", "pictures_labelled")
+        more = ("failed", "pictures_deleted", "pictures_held", "pictures_vanished", "statuses", "labels", "page")
+        cost = {"cost": round(self.cost.total, 6), "currency": self.cost.currency} if self.cost else {}
+        summary = {"summary": str(self)} if self.pictures_labelled or self.outcome != "stopped" else {}
+        return {name: getattr(self, name) for name in names + more} | cost | summary
 
     def __str__(self) -> str:
         if self.outcome == "nothing to do":

@@ -184,6 +184,8 @@ class _Lack:
             num_gone=vanished.num_gone if vanished else 0,
             num_archived=int(num_archived),
             num_returned=num_returned,
+            num_held=self._num_expected,
+            num_vanished=sum(map(len, self._not_listed)),
             vanished=vanished,
         )
 

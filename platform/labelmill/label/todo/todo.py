@@ -41,6 +41,8 @@ class Todo:
     num_gone: int = 0  # rows, one for each model of a picture
     num_archived: int = 0
     num_returned: int = 0
+    num_held: int = 0  # pictures that the table holds below the listed prefix
+    num_vanished: int = 0  # of these, listed no more
     vanished: Vanished | None = None  # so many are gone that nothing was written
 
     @property

@@ -12,6 +12,7 @@ import os
 import socket
 import uuid
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 __all__ = ["Holder", "this_process"]
@@ -22,13 +23,15 @@ _STATE, _START_TICKS = 0, 19  # of the fields of /proc/<pid>/stat behind the com
 
 @dataclass(frozen=True)
 class Holder:
-    """A process that holds a lease, and for which job. `began` is None where that could not be told."""
+    """A process that holds a lease, and for which job. `began` is None where that could not be told, `since` is when it
+    asked for the lease by its own clock (ISO 8601, UTC), for people to read."""
 
     host: str
     machine: str  # of the running kernel and its process namespace: two containers may share a host's name
     pid: int
     began: str | None
     job: str
+    since: str | None = None
 
     def __str__(self) -> str:
         return f"job {self.job!r}, process {self.pid} on {self.host}"
@@ -38,7 +41,8 @@ class Holder:
         """ValueError: that is none. Those of a version that knew a process by the wall clock have no `began`."""
         try:
             found = json.loads(data)
-            return cls(found["host"], found["machine"], int(found["pid"]), found.get("began"), found["job"])
+            began, since = found.get("began"), found.get("since")
+            return cls(found["host"], found["machine"], int(found["pid"]), began, found["job"], since)
         except (AttributeError, KeyError, TypeError) as exc:
             raise ValueError(f"not the holder of a lease: {data[:100]!r}") from exc
 
@@ -56,7 +60,8 @@ class Holder:
 
 
 def this_process(job: str) -> Holder:
-    return Holder(socket.gethostname(), _machine(), os.getpid(), _began(os.getpid()), job)
+    since = datetime.now(UTC).isoformat(timespec="seconds")
+    return Holder(socket.gethostname(), _machine(), os.getpid(), _began(os.getpid()), job, since)
 
 
 def _began(pid: int) -> str | None:

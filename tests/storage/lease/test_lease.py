@@ -14,9 +14,10 @@ import pytest
 
 from labelmill.errors import BusyError, FencedError, StorageError
 from labelmill.storage import Store, open_store
-from labelmill.storage import lease as lease_module
-from labelmill.storage.holder import Holder, this_process
 from labelmill.storage.lease import hold_lease
+from labelmill.storage.lease import lease as lease_module
+from labelmill.storage.lease import newcomer as newcomer_module
+from labelmill.storage.lease.holder import Holder, this_process
 
 on_linux = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
 
@@ -29,7 +30,7 @@ def store(tmp_path: Path) -> Store:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease_module, "BEAT_S", 0.2)
-    monkeypatch.setattr(lease_module, "LEASE_S", 2.0)
+    monkeypatch.setattr(newcomer_module, "LEASE_S", 2.0)
 
 
 ELSEWHERE = Holder("elsewhere", "another machine", 4242, "0", "nightly")
@@ -147,7 +148,7 @@ def test_a_holder_that_ended_and_was_not_asked_for_is_replaced_at_once(store: St
             time.sleep(0.01)
         started = time.monotonic()
         with hold_lease(store, "next"):
-            assert time.monotonic() - started < lease_module.LEASE_S / 2
+            assert time.monotonic() - started < newcomer_module.LEASE_S / 2
 
 
 @pytest.mark.usefixtures("quick")
@@ -196,8 +197,8 @@ def test_a_newcomer_that_is_stopped_while_it_looks_looks_on(store: Store, monkey
             store.write("lease/000001.beat", b"8")
 
     now = [time.monotonic()]
-    monkeypatch.setattr(lease_module.time, "sleep", sleep)
-    monkeypatch.setattr(lease_module.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(newcomer_module.time, "sleep", sleep)
+    monkeypatch.setattr(newcomer_module.time, "monotonic", lambda: now[0])
     with pytest.raises(BusyError), hold_lease(store, "next"):
         pass
 
