@@ -43,17 +43,22 @@ T = TypeVar("T")
 
 
 def open_store(uri: str, *, timeout_s: float = 60.0) -> Store:
-    """The store at "./folder", "/folder", "file:///folder" or "s3://bucket/prefix". Nothing is reached for yet.
+    """The store at "./folder", "/folder", "file:///folder", "s3://bucket/prefix", "gs://bucket/prefix" or
+    "az://container/prefix". Nothing is reached for yet.
 
-    Each later call on an S3 store gives up after about `timeout_s`, its retries included (the look-up of a host name,
+    Each later call on a bucket gives up after about `timeout_s`, its retries included (the look-up of a host name,
     which nobody can interrupt, and the bytes of an object that do arrive not counted).
     """
     root, key = split_uri(uri)
     if root == "/":
         return FolderStore(path_uri(f"/{key}".rstrip("/") or "/"), timeout_s)
-    from labelmill.storage.s3 import S3Store  # boto3 takes 0.2 s to import, and a job on folders never needs it
+    if root.startswith("s3://"):
+        from labelmill.storage.s3.store import S3Store  # boto3 takes 0.2 s to import, and a job on folders needs it not
 
-    return S3Store(f"{root}/{key}".rstrip("/"), timeout_s)
+        return S3Store(f"{root}/{key}".rstrip("/"), timeout_s)
+    from labelmill.storage.cloud import CloudStore
+
+    return CloudStore(f"{root}/{key}".rstrip("/"), timeout_s)
 
 
 def open_object(uri: str, *, timeout_s: float = 60.0) -> RangedFile:
@@ -74,11 +79,16 @@ def delta_options(uri: str) -> dict[str, str] | None:
             f"expected for a label table an address that every reader of Delta tables takes alike, got {uri!r}: choose "
             f"one without {fault!r}"
         )
-    if split_uri(uri)[0] == "/":
+    root = split_uri(uri)[0]
+    if root == "/":
         return None
-    from labelmill.storage import connection
+    if root.startswith("s3://"):
+        from labelmill.storage.s3 import connection
 
-    return connection.delta_options(uri)
+        return connection.delta_options(uri)
+    from labelmill.storage import cloud
+
+    return cloud.delta_options(uri)
 
 
 def read_pictures(

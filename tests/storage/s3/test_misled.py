@@ -7,9 +7,10 @@ from urllib.parse import quote, quote_plus
 import pytest
 
 from labelmill.errors import ChangedError, StorageError, UnavailableError
-from labelmill.storage import open_store, page, read_pictures, traffic
-from labelmill.storage.listing import Listing
-from labelmill.storage.page import Page
+from labelmill.storage import open_store, read_pictures, traffic
+from labelmill.storage.s3 import page
+from labelmill.storage.s3.listing import Listing
+from labelmill.storage.s3.page import Page
 from listings import altered, as_path, every_other, for_ever, names_are, no_etag
 from proxy import no_fault
 

@@ -11,9 +11,8 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cache, cached_property, partial
+from functools import cached_property, partial
 from typing import Any, TypeVar
-from uuid import uuid4
 
 import obstore
 import pyarrow as pa
@@ -21,20 +20,14 @@ from botocore.exceptions import ClientError
 from obstore.exceptions import BaseError
 from obstore.store import S3Store as ObstoreS3
 
-from labelmill.errors import (
-    ChangedError,
-    CredentialsError,
-    ForbiddenError,
-    NotFoundError,
-    StorageError,
-    UnavailableError,
-)
-from labelmill.storage.connection import client_for, explained, one_try_s, reader_for
-from labelmill.storage.credentials import Environment, current_environment, renewed_since
-from labelmill.storage.listing import Listing
-from labelmill.storage.page import Page
-from labelmill.storage.patience import pace_of, patiently
-from labelmill.storage.store import SCRATCH, ObjectInfo, Store
+from labelmill.errors import ChangedError, StorageError, UnavailableError
+from labelmill.storage.credentials import Environment, current_environment, with_keys_that_hold
+from labelmill.storage.patience import one_try_s, pace_of, patiently
+from labelmill.storage.probe import is_honoured
+from labelmill.storage.s3.connection import client_for, explained, reader_for
+from labelmill.storage.s3.listing import Listing
+from labelmill.storage.s3.page import Page
+from labelmill.storage.store import ObjectInfo, Store
 from labelmill.storage.traffic import note_traffic
 from labelmill.storage.version import is_version, version_of
 
@@ -144,7 +137,7 @@ class S3Store(Store):
         return self._ask(key, attempt, urgent=True)
 
     def honours_write_if_absent(self) -> bool:
-        return _honours(self, current_environment())
+        return is_honoured(self, current_environment())
 
     def delete(self, key: str) -> None:
         self._ask(key, lambda: self._client.delete_object(Bucket=self._bucket, Key=self._key(key)), urgent=True)
@@ -154,14 +147,11 @@ class S3Store(Store):
 
     def _ask(self, key: str, attempt: Callable[[], T], *, urgent: bool = False) -> T:
         """What `attempt` gives, tried again where that may help; errors in our words."""
-        environment = self._environment
-        try:
-            return self._ask_patiently(key, attempt, urgent)
-        except CredentialsError:
-            if not renewed_since(environment):
-                raise
-        self.__dict__.pop("_environment", None)
-        return self._ask_patiently(key, attempt, urgent)
+        return with_keys_that_hold(
+            lambda: self._ask_patiently(key, attempt, urgent),
+            self._environment,
+            lambda: self.__dict__.pop("_environment", None),
+        )
 
     def _ask_patiently(self, key: str, attempt: Callable[[], T], urgent: bool) -> T:
         def explained_attempt() -> T:
@@ -241,18 +231,3 @@ class S3Store(Store):
             raise
         except StorageError:  # removed meanwhile, or we may list and not read
             return None
-
-
-@cache
-def _honours(store: S3Store, environment: Environment) -> bool:
-    trial = SCRATCH + uuid4().hex
-    try:
-        first = store.write_if_absent(trial, b"first")
-    except (ForbiddenError, NotFoundError, UnavailableError):
-        raise
-    except StorageError:  # it knows that it cannot
-        return False
-    try:
-        return first and not store.write_if_absent(trial, b"second")
-    finally:
-        store.delete(trial)

@@ -28,35 +28,30 @@ from botocore.exceptions import (
 from botocore.exceptions import ConnectionError as BotocoreConnectionError
 from botocore.handlers import add_expect_header
 from obstore.auth.boto3 import Boto3CredentialProvider
-from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
+from obstore.exceptions import BaseError
 from obstore.store import S3Store as ObstoreS3
 
-from labelmill.errors import (
-    ArchivedError,
-    CredentialsError,
-    ForbiddenError,
-    NotFoundError,
-    SlowDownError,
-    StorageError,
-    UnavailableError,
+from labelmill.errors import CredentialsError, NotFoundError, SlowDownError, StorageError, UnavailableError
+from labelmill.storage.credentials import Environment, current_environment, is_of_the_keys
+from labelmill.storage.patience import one_try_s, pace_of, patiently
+from labelmill.storage.refusals import (
+    ARCHIVED,
+    THROTTLED,
+    archived,
+    forbidden,
+    line_of,
+    no_bucket,
+    no_good_keys,
+    refusal_of,
 )
-from labelmill.storage.credentials import (
-    Environment,
-    credentials_of,
-    current_environment,
-    is_of_the_keys,
-    session_for,
-)
-from labelmill.storage.patience import pace_of, patiently
+from labelmill.storage.s3.sessions import credentials_of, session_for
 
-__all__ = ["client_for", "delta_options", "explained", "one_try_s", "reader_for"]
+__all__ = ["client_for", "delta_options", "explained", "reader_for"]
 
 _AMAZON = re.compile(r"https://s3(\.[a-z0-9-]+)?\.amazonaws\.com")
-_THROTTLED = {"SlowDown", "Throttling", "ThrottlingException", "RequestLimitExceeded", "TooManyRequests"}
 _PASSING = {"RequestTimeout", "ConditionalRequestConflict"}
 _NO_KEYS = (CredentialRetrievalError, MetadataRetrievalError, NoCredentialsError, SSOError, TokenRetrievalError)
 _GIVES_KEYS = ("AssumeRole", "GetRoleCredentials", "CreateToken")  # what the chain asks, other services than S3
-_ARCHIVED = "InvalidObjectState"
 
 
 def delta_options(uri: str) -> dict[str, str]:
@@ -106,7 +101,9 @@ def client_for(timeout_s: float, environment: Environment) -> Any:
         credentials_of(session)
         client = session.client("s3", config=config)
     except (BotoCoreError, ValueError) as exc:
-        raise CredentialsError(f"expected a configuration of S3 that boto3 understands (AWS_*): {_line(exc)}") from exc
+        raise CredentialsError(
+            f"expected a configuration of S3 that boto3 understands (AWS_*): {line_of(exc)}"
+        ) from exc
     client.meta.events.register("before-parse.s3.ListObjectsV2", _keep_body)
     # asking whether a body is welcome costs a second on servers that do not answer the question
     client.meta.events.unregister("before-call.s3", add_expect_header)
@@ -134,11 +131,6 @@ def reader_for(bucket: str, timeout_s: float, environment: Environment) -> Obsto
     )
 
 
-def one_try_s(timeout_s: float) -> float:
-    """Seconds without an answer after which a request is given up, so that there is time for another."""
-    return min(15.0, timeout_s / 4)
-
-
 def _place(client: Any, bucket: str) -> tuple[str, str]:
     """Region and endpoint of a bucket. Amazon's answer in their own region only; obstore and deltalake must be told."""
     region, endpoint = client.meta.region_name, client.meta.endpoint_url
@@ -163,83 +155,36 @@ def explained(uri: str, endpoint: str) -> Iterator[None]:
         yield
     except ClientError as exc:
         raise _refusal(exc, uri, endpoint) from exc
-    except (*_NO_KEYS, UnauthenticatedError) as exc:
-        raise _no_good_keys(uri, endpoint, _line(exc)) from exc
-    except PermissionDeniedError as exc:
-        code = _code_in(str(exc))
-        raise (_archived(uri) if code == _ARCHIVED else _forbidden(uri, endpoint, _line(exc), code)) from exc
-    except FileNotFoundError as exc:
-        raise NotFoundError(f"no such object: {uri!r} at {endpoint}") from exc
+    except _NO_KEYS as exc:
+        raise no_good_keys(uri, endpoint, line_of(exc)) from exc
+    except (BaseError, FileNotFoundError) as exc:
+        raise refusal_of(exc, uri, endpoint) from exc
     except (HTTPClientError, BotocoreConnectionError, IncompleteReadError) as exc:
-        raise UnavailableError(f"{uri!r}: no answer from {endpoint}: {_line(exc)}") from exc
-    except BaseError as exc:
-        raise _obstore_refusal(exc, uri, endpoint) from exc
+        raise UnavailableError(f"{uri!r}: no answer from {endpoint}: {line_of(exc)}") from exc
     except (BotoCoreError, ParamValidationError) as exc:
-        raise StorageError(f"{uri!r}: {_line(exc)}") from exc
+        raise StorageError(f"{uri!r}: {line_of(exc)}") from exc
 
 
 def _refusal(exc: ClientError, uri: str, endpoint: str) -> StorageError:
     code, status = exc.response["Error"]["Code"], exc.response["ResponseMetadata"].get("HTTPStatusCode", 0)
     if code == "NoSuchBucket":
-        return NotFoundError(f"no such bucket: {uri!r} at {endpoint}: create it, or correct the uri or the endpoint")
+        return no_bucket(uri, endpoint)
     if exc.operation_name.startswith(_GIVES_KEYS):
-        return _no_good_keys(uri, endpoint, _line(exc))
+        return no_good_keys(uri, endpoint, line_of(exc))
     if status == 404:
         return NotFoundError(f"no such object: {uri!r} at {endpoint}")
-    if code == _ARCHIVED:
-        return _archived(uri)
+    if code in ARCHIVED:
+        return archived(uri)
     if status == 401 or is_of_the_keys(code):
-        return _no_good_keys(uri, endpoint, code)
+        return no_good_keys(uri, endpoint, code)
     if status == 403 or code == "AccessDenied":
-        return _forbidden(uri, endpoint, code)
+        return forbidden(uri, endpoint, code)
     if status == 501:
-        return StorageError(f"{uri!r}: {endpoint} cannot do what was asked: {_line(exc)}")
-    if status in (429, 503) or code in _THROTTLED:
-        return SlowDownError(f"{uri!r}: {endpoint} is overloaded: {_line(exc)}")
+        return StorageError(f"{uri!r}: {endpoint} cannot do what was asked: {line_of(exc)}")
+    if status in (429, 503) or code in THROTTLED:
+        return SlowDownError(f"{uri!r}: {endpoint} is overloaded: {line_of(exc)}")
     if status >= 500 or status == 408 or code in _PASSING:
         return UnavailableError(
-            f"{uri!r}: {endpoint} is failing, cuts its answers off, or is no S3 server: {_line(exc)}"
+            f"{uri!r}: {endpoint} is failing, cuts its answers off, or is no S3 server: {line_of(exc)}"
         )
-    return StorageError(f"{uri!r}: {_line(exc)}")
-
-
-def _archived(uri: str) -> ArchivedError:
-    return ArchivedError(f"{uri!r} lies in an archive: give it a storage class that is read at once")
-
-
-def _forbidden(uri: str, endpoint: str, why: str, code: str = "") -> ForbiddenError:
-    if is_of_the_keys(code):
-        return _no_good_keys(uri, endpoint, why)
-    return ForbiddenError(f"{uri!r}: {endpoint} refused us, check the credentials and their rights: {why}")
-
-
-def _no_good_keys(uri: str, endpoint: str, why: str) -> CredentialsError:
-    what = "clock" if "TimeTooSkewed" in why else "credentials"
-    return CredentialsError(f"{uri!r}: {endpoint} refused us, check the {what} of this machine: {why}")
-
-
-def _obstore_refusal(exc: BaseError, uri: str, endpoint: str) -> StorageError:
-    text = str(exc)
-    found = re.search(r"status code: (\d+)", text)
-    status = found[1] if found else ""
-    if status in ("429", "503") or (status and any(f"<Code>{code}<" in text for code in _THROTTLED)):
-        return SlowDownError(f"{uri!r}: {_line(exc)}")
-    if f"<Code>{_ARCHIVED}<" in text:
-        return _archived(uri)
-    permanent = status.startswith("4") and status != "408" and "<Code>RequestTimeout<" not in text
-    code = _code_in(text)
-    if permanent and (is_of_the_keys(code) or code == "AccessDenied"):
-        return _forbidden(uri, endpoint, _line(exc), code)
-    if "body error" in text:
-        return UnavailableError(f"{uri!r}: the answer of {endpoint} broke off or stood still before its end")
-    kind = StorageError if permanent or "redirect" in text else UnavailableError
-    return kind(f"{uri!r}: {_line(exc)}")
-
-
-def _code_in(text: str) -> str:
-    found = re.search(r"<Code>(\w+)</Code>", text)
-    return found[1] if found else ""
-
-
-def _line(exc: BaseException) -> str:
-    return " ".join(str(exc).partition("\n\nDebug source")[0].split())
+    return StorageError(f"{uri!r}: {line_of(exc)}")
