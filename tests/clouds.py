@@ -3,9 +3,11 @@
 import base64
 import hashlib
 import hmac
+import html
 import http.client
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -16,9 +18,12 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import make_server
+
+from proxy import Headers, faulty_proxy, no_fault
 
 __all__ = ["NO_AZURITE", "azurite", "azurite_program", "create_container", "google", "put_blob"]
 
@@ -26,6 +31,7 @@ NO_AZURITE = "no Azurite: npm install azurite, LABELMILL_TEST_AZURITE=node_modul
 # What Azurite is installed with, and everybody knows.
 ACCOUNT = "devstoreaccount1"
 KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+_NAMES = ("AZURE_STORAGE_ACCOUNT_NAME", "AZURE_STORAGE_ACCOUNT_KEY", "AZURE_STORAGE_ENDPOINT")
 _SIGNED = "AWS4-HMAC-SHA256 Credential=test/20260101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=0"
 
 
@@ -65,7 +71,11 @@ def azurite_program() -> str | None:
 
 @contextmanager
 def azurite(folder: Path) -> Iterator[tuple[str, dict[str, str]]]:
-    """Address of a running Azurite, and the variables by which it is reached."""
+    """Address of a running Azurite, and the variables by which it is reached.
+
+    Azurite (3.35) passes over `startFrom`, by which object_store lists what follows a name, and without which deltalake
+    finds no version of a table but the first: a proxy leaves out what comes before.
+    """
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     program = azurite_program()
@@ -76,12 +86,23 @@ def azurite(folder: Path) -> Iterator[tuple[str, dict[str, str]]]:
     )
     try:
         _wait_for(port, process)
-        endpoint = f"http://127.0.0.1:{port}/{ACCOUNT}"
-        names = ("AZURE_STORAGE_ACCOUNT_NAME", "AZURE_STORAGE_ACCOUNT_KEY", "AZURE_STORAGE_ENDPOINT")
-        yield endpoint, dict(zip(names, (ACCOUNT, KEY, endpoint), strict=True))
+        with faulty_proxy(f"http://127.0.0.1:{port}", no_fault, alter=_start_from) as proxy:
+            endpoint = f"{proxy.endpoint}/{ACCOUNT}"
+            yield endpoint, dict(zip(_NAMES, (ACCOUNT, KEY, endpoint), strict=True))
     finally:
         process.terminate()
         process.wait(10)
+
+
+def _start_from(method: str, path: str, headers: Headers, body: bytes) -> tuple[Headers, bytes] | None:
+    start = parse_qs(urlsplit(path).query).get("startFrom")
+    if not start:
+        return None
+    for blob in re.findall(rb"<Blob>.*?</Blob>", body, re.DOTALL):
+        name = re.search(rb"<Name>(.*?)</Name>", blob)
+        if name and html.unescape(name[1].decode()) < start[0]:
+            body = body.replace(blob, b"")
+    return headers, body
 
 
 def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
