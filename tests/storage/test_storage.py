@@ -612,6 +612,7 @@ def test_wrong_keys_are_forbidden(s3: str, s3_endpoint: str, monkeypatch: pytest
 
 
 def test_no_keys_at_all_is_forbidden_with_what_to_set(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    open_store(s3).write("x", b"1")
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)

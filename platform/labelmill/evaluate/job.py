@@ -16,7 +16,7 @@ from labelmill.evaluate.robustness import measure_robustness
 from labelmill.model.labeler import Labeler
 from labelmill.model.registry import Registry
 from labelmill.spec import EvaluateSpec, LoadedSpec
-from labelmill.storage import open_store
+from labelmill.storage import open_store, requests_limited
 
 __all__ = ["EvaluateResult", "run"]
 
@@ -56,6 +56,11 @@ def run(loaded: LoadedSpec) -> EvaluateResult:
     spec = loaded.spec
     if not isinstance(spec, EvaluateSpec):
         raise SpecError(f"{loaded.path}: expected kind: evaluate, got {spec.kind!r}")
+    with requests_limited(spec.max_requests_per_s):
+        return _run(loaded, spec)
+
+
+def _run(loaded: LoadedSpec, spec: EvaluateSpec) -> EvaluateResult:
     bundle = Registry(spec.registry).resolve(spec.model)
     examples = load_examples(spec.data.images, spec.data.labels, task=bundle.task, known=bundle.labels)
     labeler = Labeler(

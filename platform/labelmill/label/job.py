@@ -32,7 +32,7 @@ from labelmill.model.bundle import Bundle
 from labelmill.model.engines import choose_engine
 from labelmill.model.registry import Registry
 from labelmill.spec import LabelSpec, LoadedSpec
-from labelmill.storage import Store, open_store
+from labelmill.storage import Store, open_store, part_of_driver, requests_limited
 from labelmill.storage.lease import Lease, hold_lease
 from labelmill.table.table import LabelTable
 from labelmill.table.writer import TableWriter
@@ -55,6 +55,11 @@ def run(loaded: LoadedSpec) -> Receipt:
     spec = loaded.spec
     if not isinstance(spec, LabelSpec):
         raise SpecError(f"{loaded.path}: expected kind: label, got {spec.kind!r}")
+    with requests_limited(spec.max_requests_per_s):
+        return _run(loaded, spec)
+
+
+def _run(loaded: LoadedSpec, spec: LabelSpec) -> Receipt:
     bundles = [Registry(spec.registry).resolve(reference) for reference in spec.references]
     # A damaged bundle, or a store with nothing in it, ends the run before anything is touched.
     for bundle in bundles:
@@ -82,7 +87,7 @@ class _Run:
         self.spec, self.bundles, self.aside, self.inventory = spec, bundles, aside, inventory
         self.today = datetime.now(UTC).date()
         self.writer = TableWriter(spec.output, [bundle.reference for bundle in bundles])
-        self.commits = Commits(self.writer, lease, self.today)
+        self.commits = Commits(self.writer, lease, self.today, max_requests_per_s=spec.max_requests_per_s)
         self.settings = Settings.of(spec)
         receipt = Receipt(
             run_id=self.writer.run_id,
@@ -118,7 +123,8 @@ class _Run:
             self._take_workers(workers, stage)
             logger.info("labelling by %s, %s", workers, self.account.receipt.engine)
             try:
-                Labelling(self.spec, self.account, self.commits, self.budget).label(stage, workers)
+                with requests_limited(_while_others_work(self.spec)):
+                    Labelling(self.spec, self.account, self.commits, self.budget).label(stage, workers)
                 self.commits.check_kept()
             except BaseException:
                 self._close_stopped()
@@ -206,6 +212,7 @@ class _Run:
             names_are_exclusive=exclusive,
             receipt_pictures=spec.receipt_pictures,
             alone=self.account.alone,
+            max_requests_per_s=spec.max_requests_per_s,
             doubts_its_node=True,
         )
 
@@ -239,3 +246,7 @@ class _Run:
             self._count(Workers(most))
         receipt.commits, receipt.files = self.commits.number, self.commits.files
         return self.account.close(outcome, self.aside, self.spec.prices)
+
+
+def _while_others_work(spec: LabelSpec) -> float | None:
+    return None if spec.max_requests_per_s is None else part_of_driver(spec.max_requests_per_s)

@@ -15,6 +15,7 @@ __all__ = [
     "Engine",
     "Fraction",
     "MaxPixels",
+    "MaxRequests",
     "ModelReference",
     "Name",
     "Number",
@@ -163,6 +164,13 @@ RobustnessPictures = Annotated[
         ge=0,
         description="How many of the measured pictures are measured again blurred, noisy, compressed and too bright, "
         "at five strengths each; 0 leaves it out.",
+    ),
+]
+MaxRequests = Annotated[
+    Annotated[Number, Field(ge=5)] | None,
+    Field(
+        description="Requests a second to object stores that all processes of the run together may send, for a store "
+        "that others live from; left out, as many as the store answers."
     ),
 ]
 MaxPixels = Annotated[Whole, Field(ge=1, description="Pictures with more pixels than this are not decoded: too_large.")]

@@ -15,6 +15,7 @@ from labelmill.errors import CredentialsError, StorageError
 from labelmill.storage.addresses import as_listed
 from labelmill.storage.files.folder import FolderStore
 from labelmill.storage.files.version import etags_before
+from labelmill.storage.limit import limit_requests, part_of_driver, part_of_worker, requests_limited
 from labelmill.storage.patience import num_retries
 from labelmill.storage.ranged import RangedFile
 from labelmill.storage.store import LISTING_SCHEMA, ObjectInfo, Store
@@ -29,12 +30,17 @@ __all__ = [
     "as_listed",
     "delta_options",
     "etags_before",
+    "is_signed",
+    "limit_requests",
     "num_retries",
     "open_object",
     "open_store",
+    "part_of_driver",
+    "part_of_worker",
     "read_infos",
     "read_pictures",
     "read_ranges",
+    "requests_limited",
     "split_uri",
     "traffic",
 ]
@@ -89,6 +95,16 @@ def delta_options(uri: str) -> dict[str, str] | None:
     from labelmill.storage import cloud
 
     return cloud.delta_options(uri)
+
+
+def is_signed(uri: str) -> bool:
+    """Whether there are keys with which requests to this address are signed, so far as that is known: of S3."""
+    if not uri.startswith("s3://"):
+        return True
+    from labelmill.storage.credentials import current_environment
+    from labelmill.storage.s3.sessions import keys_of
+
+    return keys_of(current_environment()) is not None
 
 
 def read_pictures(

@@ -21,6 +21,7 @@ from obstore.store import AzureStore, GCSStore
 from labelmill.address import split_uri
 from labelmill.errors import ChangedError, CredentialsError, NotFoundError
 from labelmill.storage.credentials import Environment, current_environment, with_keys_that_hold
+from labelmill.storage.limit import limit
 from labelmill.storage.patience import one_try_s, pace_of, patiently
 from labelmill.storage.probe import is_honoured
 from labelmill.storage.refusals import line_of, refusal_of
@@ -61,6 +62,7 @@ class CloudStore(Store):
         unseen: builtins.list[str] | None = None,
     ) -> Iterator[pa.RecordBatch]:
         self._ask("", lambda: next(self._batches(prefix, 0, 1), None))  # who is not there is found out by our patience
+        limit.wait()
         listing = self._batches(prefix, _TRIES_OF_A_PAGE, _KEYS_A_PAGE)
         # A stream that has failed is over, and would look like a listing at its end: it is not asked again.
         while (batch := self._explained("", lambda: next(listing, None))) is not None:
@@ -191,6 +193,7 @@ class CloudStore(Store):
         for batch in obstore.list(store, top, chunk_size=num_keys, return_arrow=True):
             note_traffic(lists=1)
             yield pa.record_batch(batch)
+            limit.wait(urgent=num_retries == 0)
 
     def _listed(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """LISTING_SCHEMA, without our own half-written objects and without those that stand for folders."""

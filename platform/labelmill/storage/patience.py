@@ -15,6 +15,7 @@ from itertools import count
 from typing import TypeVar
 
 from labelmill.errors import SlowDownError, UnavailableError
+from labelmill.storage.limit import limit
 
 __all__ = ["Pace", "num_retries", "one_try_s", "pace_of", "patiently"]
 
@@ -108,6 +109,7 @@ def patiently(attempt: Callable[[], T], pace: Pace, *, timeout_s: float, one_try
     """
     if not urgent:
         pace.wait()
+    limit.wait(urgent=urgent)
     until = time.monotonic() + timeout_s - one_try_s
     for number in count():
         started_at = time.monotonic()
@@ -123,6 +125,7 @@ def patiently(attempt: Callable[[], T], pace: Pace, *, timeout_s: float, one_try
             time.sleep(wait_s)
             if not urgent and not pace.wait(until):
                 raise
+            until += limit.wait(urgent=urgent)  # that there may be few requests is no fault of the store
             _retries.add()
         else:
             pace.answered()

@@ -26,7 +26,16 @@ logger = logging.getLogger(__name__)
 
 # What decides where and how fast a run goes, or what happens after it, but not what comes out.
 # How the pictures were split shows in the fingerprint of the data.
-_NOT_IN_DIGEST = ("workers", "promote", "tracking", "schedule", "notify", "max_accuracy_loss", "way")
+_NOT_IN_DIGEST = (
+    "workers",
+    "promote",
+    "tracking",
+    "schedule",
+    "notify",
+    "max_accuracy_loss",
+    "way",
+    "max_requests_per_s",
+)
 # Fields of which a bundle says, in its own way, what they were.
 _NOTED = ("name", "registry", "data.images", "data.labels", "model.architecture", "model.image_size_px")
 

@@ -11,6 +11,7 @@ from datetime import timedelta
 from functools import lru_cache
 from typing import Any
 
+from botocore import UNSIGNED
 from botocore.config import Config
 from botocore.credentials import RefreshableCredentials
 from botocore.exceptions import (
@@ -44,7 +45,7 @@ from labelmill.storage.refusals import (
     no_good_keys,
     refusal_of,
 )
-from labelmill.storage.s3.sessions import credentials_of, session_for
+from labelmill.storage.s3.sessions import keys_of, requester_pays, session_for
 
 __all__ = ["client_for", "delta_options", "explained", "reader_for"]
 
@@ -59,24 +60,27 @@ def delta_options(uri: str) -> dict[str, str]:
 
     Keys that expire are left out: deltalake then walks boto3's chain itself and renews them, as a copy would not.
     """
-    client = client_for(60.0, current_environment())
-    credentials = credentials_of(session_for(current_environment()))
+    environment = current_environment()
+    client, credentials = client_for(60.0, environment), keys_of(environment)
     bucket = uri.removeprefix("s3://").partition("/")[0]
 
-    def ask() -> tuple[str, str]:
+    def ask() -> tuple[str, str, bool]:
         with explained(uri, client.meta.endpoint_url):
             return _place(client, bucket)
 
     pace = pace_of(client.meta.endpoint_url, bucket)
-    region, endpoint = patiently(ask, pace, timeout_s=60.0, one_try_s=one_try_s(60.0), urgent=True)
+    region, endpoint, in_host = patiently(ask, pace, timeout_s=60.0, one_try_s=one_try_s(60.0), urgent=True)
     options = {
         "AWS_ENDPOINT_URL": endpoint,
         "AWS_ALLOW_HTTP": str(endpoint.startswith("http://")).lower(),
         "AWS_REGION": region,
-        "AWS_VIRTUAL_HOSTED_STYLE_REQUEST": "false",
+        "AWS_VIRTUAL_HOSTED_STYLE_REQUEST": str(in_host).lower(),
+        "AWS_REQUEST_PAYER": str(requester_pays(environment)).lower(),
         "AWS_CONDITIONAL_PUT": "etag",
     }
-    if isinstance(credentials, RefreshableCredentials):
+    if credentials is None:
+        options["AWS_SKIP_SIGNATURE"] = "true"
+    elif isinstance(credentials, RefreshableCredentials):
         options["AWS_FORCE_CREDENTIAL_LOAD"] = "true"  # where an endpoint is given, it asks the instance only
     else:
         frozen = credentials.get_frozen_credentials()
@@ -87,7 +91,23 @@ def delta_options(uri: str) -> dict[str, str]:
 
 @lru_cache(maxsize=16)
 def client_for(timeout_s: float, environment: Environment) -> Any:
+    try:
+        client = _client(timeout_s, environment)
+    except (BotoCoreError, ValueError) as exc:
+        raise CredentialsError(
+            f"expected a configuration of S3 that boto3 understands (AWS_*): {line_of(exc)}"
+        ) from exc
+    client.meta.events.register("before-parse.s3.ListObjectsV2", _keep_body)
+    # asking whether a body is welcome costs a second on servers that do not answer the question
+    client.meta.events.unregister("before-call.s3", add_expect_header)
+    if requester_pays(environment):
+        client.meta.events.register("before-call.s3", _pay)
+    return client
+
+
+def _client(timeout_s: float, environment: Environment) -> Any:
     config = Config(
+        signature_version=UNSIGNED if keys_of(environment) is None else None,
         connect_timeout=one_try_s(timeout_s),
         read_timeout=one_try_s(timeout_s),
         retries={"mode": "standard", "total_max_attempts": 1},
@@ -96,31 +116,24 @@ def client_for(timeout_s: float, environment: Environment) -> Any:
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
     )
-    try:
-        session = session_for(environment)
-        credentials_of(session)
-        client = session.client("s3", config=config)
-    except (BotoCoreError, ValueError) as exc:
-        raise CredentialsError(
-            f"expected a configuration of S3 that boto3 understands (AWS_*): {line_of(exc)}"
-        ) from exc
-    client.meta.events.register("before-parse.s3.ListObjectsV2", _keep_body)
-    # asking whether a body is welcome costs a second on servers that do not answer the question
-    client.meta.events.unregister("before-call.s3", add_expect_header)
-    return client
+    return session_for(environment).client("s3", config=config)
 
 
 @lru_cache(maxsize=64)
 def reader_for(bucket: str, timeout_s: float, environment: Environment) -> ObstoreS3:
     client = client_for(timeout_s, environment)
-    region, endpoint = _place(client, bucket)
+    region, endpoint, in_host = _place(client, bucket)
+    keys: Any = {"skip_signature": True}
+    if keys_of(environment) is not None:
+        # botocore renews keys ten minutes before they expire, so none may be kept for longer than that
+        keys = {"credential_provider": Boto3CredentialProvider(session_for(environment), ttl=timedelta(minutes=9))}
     return ObstoreS3(
         bucket,
         endpoint=endpoint,
         region=region,
-        virtual_hosted_style_request=False,
-        # botocore renews keys ten minutes before they expire, so none may be kept for longer than that
-        credential_provider=Boto3CredentialProvider(session_for(environment), ttl=timedelta(minutes=9)),
+        virtual_hosted_style_request=in_host,
+        request_payer=requester_pays(environment),
+        **keys,
         client_options={
             "allow_http": endpoint.startswith("http://"),
             "connect_timeout": timedelta(seconds=one_try_s(timeout_s)),
@@ -131,16 +144,23 @@ def reader_for(bucket: str, timeout_s: float, environment: Environment) -> Obsto
     )
 
 
-def _place(client: Any, bucket: str) -> tuple[str, str]:
-    """Region and endpoint of a bucket. Amazon's answer in their own region only; obstore and deltalake must be told."""
+def _place(client: Any, bucket: str) -> tuple[str, str, bool]:
+    """Region and endpoint of a bucket, and whether the bucket stands in the endpoint's host, as boto3's configuration
+    may say (`addressing_style = virtual`). Amazon's answer in their own region only; obstore and deltalake must be
+    told."""
     region, endpoint = client.meta.region_name, client.meta.endpoint_url
-    if not _AMAZON.match(endpoint):
-        return region, endpoint
-    try:
-        region = client.head_bucket(Bucket=bucket).get("BucketRegion", region)
-    except ClientError as exc:  # it says where, whatever else it says
-        region = exc.response["ResponseMetadata"]["HTTPHeaders"].get("x-amz-bucket-region", region)
-    return region, _AMAZON.sub(f"https://s3.{region}.amazonaws.com", endpoint)
+    if _AMAZON.match(endpoint):
+        try:
+            region = client.head_bucket(Bucket=bucket).get("BucketRegion", region)
+        except ClientError as exc:  # it says where, whatever else it says
+            region = exc.response["ResponseMetadata"]["HTTPHeaders"].get("x-amz-bucket-region", region)
+        endpoint = _AMAZON.sub(f"https://s3.{region}.amazonaws.com", endpoint)
+    in_host = (client.meta.config.s3 or {}).get("addressing_style") == "virtual"
+    return region, endpoint.replace("://", f"://{bucket}.", 1) if in_host else endpoint, in_host
+
+
+def _pay(params: dict[str, Any], **_: Any) -> None:
+    params["headers"]["x-amz-request-payer"] = "requester"
 
 
 def _keep_body(response_dict: dict[str, Any], customized_response_dict: dict[str, Any], **_: Any) -> None:
