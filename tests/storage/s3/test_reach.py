@@ -40,14 +40,16 @@ class _Watching:
                 watching.seen.append((host, path, dict(self.headers)))
                 bucket = host.partition(".")[0] if host.endswith(".test") and host != "s3.test" else ""
                 server = http.client.HTTPConnection(goal.hostname, goal.port, timeout=60)
-                headers = {key: value for key, value in self.headers.items() if key.lower() != "host"}
+                headers = {key: value for key, value in self.headers.items() if not bucket or key.lower() != "host"}
                 server.request(self.command, f"/{bucket}{path}" if bucket else path, body or None, headers)
                 answer = server.getresponse()
                 content = answer.read()
                 self.send_response_only(answer.status)
+                length = answer.getheader("Content-Length") or str(len(content))  # a HEAD has it without a body
                 for name, value in answer.getheaders():
-                    if name.lower() not in ("connection", "transfer-encoding"):
+                    if name.lower() not in ("connection", "transfer-encoding", "content-length"):
                         self.send_header(name, value)
+                self.send_header("Content-Length", length)
                 self.end_headers()
                 self.wfile.write(content)
                 server.close()
@@ -91,6 +93,8 @@ def do_everything(uri: str) -> None:
 def test_the_bucket_stands_in_the_host_where_boto3_is_told_so(
     s3: str, watching: _Watching, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    if "LABELMILL_TEST_S3_ENDPOINT" in os.environ:
+        pytest.skip("the signature of a request that is forwarded to another host is one that moto alone takes")
     (tmp_path / "config").write_text("[default]\ns3 =\n  addressing_style = virtual\n")
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://s3.test")
