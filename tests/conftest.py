@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+import urllib.request
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -15,6 +16,7 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 import harm
+from clouds import NO_AZURITE, azurite, azurite_program, create_container, google
 
 CHROMIUM = Path("/usr/bin/chromium")
 
@@ -95,14 +97,53 @@ def s3_buckets(s3_settings: dict[str, str]) -> Any:
 @pytest.fixture
 def s3(s3_settings: dict[str, str], s3_buckets: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The uri of a fresh bucket; the environment names its server and keys, for this process and those it starts."""
-    for name in [name for name in os.environ if name.startswith("AWS_")]:
-        monkeypatch.delenv(name)
-    for name, value in s3_settings.items():
-        monkeypatch.setenv(name, value)
+    _only(monkeypatch, "AWS_", s3_settings)
     bucket = s3_buckets.create_bucket(Bucket=f"labelmill-{uuid4().hex}")
     yield f"s3://{bucket.name}"
     bucket.objects.delete()
     bucket.delete()
+
+
+@pytest.fixture(scope="session")
+def google_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, dict[str, str]]]:
+    with google(tmp_path_factory.mktemp("google")) as server:
+        yield server
+
+
+@pytest.fixture
+def gs(google_server: tuple[str, dict[str, str]], monkeypatch: pytest.MonkeyPatch) -> str:
+    """The uri of a fresh bucket of what stands for Google Cloud Storage; the environment names it."""
+    endpoint, settings = google_server
+    _only(monkeypatch, "GOOGLE_", settings)
+    bucket = f"labelmill{uuid4().hex}"
+    urllib.request.urlopen(urllib.request.Request(f"{endpoint}/{bucket}", method="PUT")).close()
+    return f"gs://{bucket}"
+
+
+@pytest.fixture(scope="session")
+def azurite_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, dict[str, str]]]:
+    if azurite_program() is None:
+        pytest.skip(NO_AZURITE)
+    with azurite(tmp_path_factory.mktemp("azurite")) as server:
+        yield server
+
+
+@pytest.fixture
+def az(azurite_server: tuple[str, dict[str, str]], monkeypatch: pytest.MonkeyPatch) -> str:
+    """The uri of a fresh container of Azurite; the environment names it."""
+    endpoint, settings = azurite_server
+    _only(monkeypatch, "AZURE_", settings)
+    container = f"labelmill-{uuid4().hex}"
+    create_container(endpoint, container)
+    return f"az://{container}"
+
+
+def _only(monkeypatch: pytest.MonkeyPatch, prefix: str, settings: dict[str, str]) -> None:
+    """Of the variables with this prefix these, and no others."""
+    for name in [name for name in os.environ if name.startswith(prefix)]:
+        monkeypatch.delenv(name)
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
 
 
 @pytest.fixture(scope="module")

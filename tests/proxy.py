@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urlsplit
 
-__all__ = ["FAULTS", "Alter", "FaultyProxy", "by_chance", "faulty_proxy", "no_fault"]
+__all__ = ["FAULTS", "Alter", "FaultyProxy", "Headers", "by_chance", "faulty_proxy", "no_fault"]
 
 FAULTS = ("slow_down", "error", "reset", "truncated", "stalled", "lost", "forbidden", "full")
 _REFUSALS = {

@@ -1,8 +1,9 @@
 """How the address of a folder, an object or a picture is read and written: the one place that knows.
 
-An address is a path, or `file://` and a path whose odd bytes are percent-encoded (RFC 8089), or `s3://bucket/key` with
-the key as it is: in a bucket `a//b`, `x/../y` and `%20` are names like any other. A path is written plainly, and with
-`file://` only where its bytes are not UTF-8, since no string column could hold them.
+An address is a path, or `file://` and a path whose odd bytes are percent-encoded (RFC 8089), or `s3://bucket/key`,
+`gs://bucket/key` or `az://container/key` with the key as it is: in a bucket `a//b`, `x/../y` and `%20` are names like
+any other. A path is written plainly, and with `file://` only where its bytes are not UTF-8, since no string column
+could hold them.
 """
 
 import os
@@ -14,6 +15,7 @@ from labelmill.errors import StorageError
 
 __all__ = [
     "ABSOLUTE",
+    "BUCKETS",
     "beginnings",
     "key_below",
     "lies_inside",
@@ -25,13 +27,16 @@ __all__ = [
     "tidied",
 ]
 
-_WITH_SCHEME = "[A-Za-z][A-Za-z0-9+.-]*://|(?i:s3|file):/"
+BUCKETS = ("s3", "gs", "az")
+"""What an address in an object store begins with, before `://`."""
+
+_WITH_SCHEME = "[A-Za-z][A-Za-z0-9+.-]*://|(?i:s3|gs|az|file):/"
 ABSOLUTE = f"^(?:{_WITH_SCHEME}|/)"
 _SCHEME = re.compile(_WITH_SCHEME)
 _UNTIDY_PATH = re.compile(r"/\.{0,2}(/|\Z)")
 _NOT_FOR_A_TABLE = {
     # Delta's clients take an address for a URL: what follows "#" or "?" is lost, and an escape becomes what it means.
-    "s3://": re.compile(r"#|\?|%[0-9A-Fa-f]{2}|[\x00-\x1f\x7f]|(?<=/)\.{0,2}(?=/|\Z)"),
+    "bucket": re.compile(r"#|\?|%[0-9A-Fa-f]{2}|[\x00-\x1f\x7f]|(?<=/)\.{0,2}(?=/|\Z)"),
     "/": re.compile(r"\\|%[0-9A-Fa-f]{2}|[\x00-\x1f\x7f\udc80-\udcff]"),
 }
 
@@ -47,16 +52,19 @@ def split_uri(uri: str) -> tuple[str, str]:
     if uri.startswith("/") and not _UNTIDY_PATH.search(uri):
         return "/", uri[1:]
     scheme = _SCHEME.match(uri)
-    if scheme and uri.startswith("s3://"):
-        bucket, _, key = uri.removeprefix("s3://").partition("/")
+    if scheme and scheme[0].removesuffix("://") in BUCKETS:
+        bucket, _, key = uri[scheme.end() :].partition("/")
         if re.fullmatch(r"[A-Za-z0-9._-]+", bucket):
-            return f"s3://{bucket}", key
+            return f"{scheme[0]}{bucket}", key
     elif scheme and uri.startswith("file:///"):
         return split_uri(os.path.abspath(os.fsdecode(unquote_to_bytes(uri.removeprefix("file://")))))  # noqa: PTH100
     elif uri and not scheme:
         return "/", os.path.abspath(os.path.expanduser(uri)).lstrip("/")  # noqa: PTH100, PTH111
     shown = re.sub("(?<=://)[^/@]*@", "…@", uri)  # who writes keys into an address does not want them in a log
-    raise StorageError(f"expected a folder ('./x', '/x', 'file:///x') or 's3://bucket/prefix', got {shown!r}")
+    raise StorageError(
+        f"expected a folder ('./x', '/x', 'file:///x'), 's3://bucket/prefix', 'gs://bucket/prefix' or "
+        f"'az://container/prefix', got {shown!r}"
+    )
 
 
 def path_uri(path: str) -> str:
@@ -132,5 +140,5 @@ def table_fault(uri: str) -> str | None:
     """What in this address deltalake takes otherwise than we do, so that a table's log and its files would come apart;
     None where it does not (tried with 1.6, on a disk and on a server)."""
     root, key = split_uri(uri)
-    found = _NOT_FOR_A_TABLE["/" if root == "/" else "s3://"].search(f"/{key.rstrip('/')}" if key.rstrip("/") else "")
+    found = _NOT_FOR_A_TABLE["/" if root == "/" else "bucket"].search(f"/{key.rstrip('/')}" if key.rstrip("/") else "")
     return (found[0] or "//") if found else None

@@ -39,7 +39,7 @@ from labelmill.spec import (
     TrainData,
     TrainSpec,
 )
-from labelmill.storage import Store, open_store
+from labelmill.storage import Store, is_signed, open_store
 
 __all__ = ["TIMEOUT_S", "Finding", "check"]
 
@@ -220,7 +220,11 @@ def _images(uri: str) -> str:
     if not first:
         raise NotFoundError("reachable, but holds no objects")
     more = "+" if next(pages, 0) else ""
-    return f"reachable, {first:,}{more} {'object' if first == 1 else 'objects'}"
+    return f"reachable, {first:,}{more} {'object' if first == 1 else 'objects'}{_how(uri)}"
+
+
+def _how(uri: str) -> str:
+    return "" if is_signed(uri) else ", read without keys: none were found"
 
 
 def _place(images: str | Images) -> str:
@@ -228,7 +232,9 @@ def _place(images: str | Images) -> str:
 
 
 def _inventory(images: str | Images) -> str:
-    return open_inventory(images, timeout_s=TIMEOUT_S).probe()
+    given = (images,) if isinstance(images, str) else (images.prefix, images.manifest, images.inventory, images.shards)
+    found = open_inventory(images, timeout_s=TIMEOUT_S).probe()
+    return found + "".join(_how(uri) for uri in given if uri)
 
 
 def _labels(images: str, labels: str) -> str:

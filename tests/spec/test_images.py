@@ -40,7 +40,7 @@ def test_images_is_a_prefix_or_says_where_they_are_listed(load):
             "images.manifest: expected the address of a .parquet, .csv, .jsonl, .csv.gz or .jsonl.gz",
         ),
         ("{inventory: ./manifest.json}", "images.inventory: expected the address of an S3 Inventory, s3://"),
-        ("{prefix: gs://b/x}", "images.prefix: expected a folder, file:// or s3://, got 'gs://b/x'"),
+        ("{prefix: ftp://b/x}", "images.prefix: expected a folder, file://, s3://, gs:// or az://, got 'ftp://b/x'"),
         ("{prefix: ./a, column: image}", "images.column: only shards have columns of pictures, and this is a prefix"),
         ("{prefix: ./a, include: '*.jpg'}", "images.include: expected a list, got '*.jpg'"),
         ("{prefix: ./a, include: ['[z-a].jpg']}", "images.include.0: expected a pattern, such as *.jpg"),

@@ -57,5 +57,5 @@ def test_an_output_among_the_pictures_is_refused_however_it_is_written(load, tmp
 
 @pytest.mark.parametrize("uri", ["s3://buc ket/x", "s3://b?x/y", "s3://b#/y"])
 def test_what_no_store_opens_is_refused_with_its_line(load, uri: str) -> None:
-    with pytest.raises(SpecError, match=r"job.yaml:5.*images: expected a folder, file:// or s3://"):
+    with pytest.raises(SpecError, match=r"job.yaml:5.*images: expected a folder, file://, s3://, gs:// or az://"):
         load(images=uri)

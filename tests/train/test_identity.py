@@ -50,6 +50,10 @@ def digest_of_the_version_before(folder: Path, fingerprint: str = DATA) -> str:
     return hashlib.sha256(json.dumps([kept, fingerprint], sort_keys=True).encode()).hexdigest()
 
 
+def test_how_much_the_store_is_spared_decides_no_run(tmp_path: Path):
+    assert identity(tmp_path, max_requests_per_s=20).digest == identity(tmp_path).digest
+
+
 def test_another_value_of_a_variable_is_another_run(tmp_path: Path):
     model = {"architecture": "${ARCH}", "weights": "scratch", "image_size_px": 32}
     changes = {"model": model, "optimize": {"epochs": "${EPOCHS}", "learning_rate": "${LR:-0.003}"}}

@@ -17,7 +17,7 @@ from labelmill.model.bundle import Bundle
 from labelmill.model.labeler import Labeler
 from labelmill.model.registry import Registry
 from labelmill.spec import EvaluateSpec, LoadedSpec
-from labelmill.storage import open_store
+from labelmill.storage import open_store, requests_limited
 from labelmill.unattended import note, turn_of
 
 __all__ = ["EvaluateResult", "run"]
@@ -58,6 +58,11 @@ def run(loaded: LoadedSpec) -> EvaluateResult:
     spec = loaded.spec
     if not isinstance(spec, EvaluateSpec):
         raise SpecError(f"{loaded.path}: expected kind: evaluate, got {spec.kind!r}")
+    with requests_limited(spec.max_requests_per_s):
+        return _run(loaded, spec)
+
+
+def _run(loaded: LoadedSpec, spec: EvaluateSpec) -> EvaluateResult:
     bundle = Registry(spec.registry).resolve(spec.model)
     output = open_store(spec.output)
     with turn_of(spec, open_store(output.address("_labelmill")), of="evaluation") as lease:

@@ -7,6 +7,7 @@ import time
 from datetime import date
 
 from labelmill.errors import FencedError, StorageError, TableError
+from labelmill.storage import part_of_driver
 from labelmill.storage.lease import Lease
 from labelmill.table.data_file import DataFile
 from labelmill.table.writer import TableWriter
@@ -16,6 +17,7 @@ __all__ = ["Commits"]
 logger = logging.getLogger(__name__)
 
 _FIRST_S, _LAST_S = 5.0, 60.0
+_REQUESTS = 15  # that a commit costs, most of them deltalake's
 # A table of a few thousand files opens in well under a second; a run of days writes many more.
 _COMPACT_EVERY_FILES = 1024
 
@@ -23,9 +25,14 @@ _COMPACT_EVERY_FILES = 1024
 class Commits:
     """The finished files of one run, which alone writes the table. FencedError: another run took it over."""
 
-    def __init__(self, writer: TableWriter, lease: Lease, today: date) -> None:
+    def __init__(
+        self, writer: TableWriter, lease: Lease, today: date, *, max_requests_per_s: float | None = None
+    ) -> None:
         self._writer, self._lease, self._today = writer, lease, today
         self._waiting: list[DataFile] = []
+        self._first_s = _FIRST_S
+        if max_requests_per_s is not None:  # as often as the part of a run that is the driver's allows
+            self._first_s = max(_FIRST_S, _REQUESTS / (0.6 * part_of_driver(max_requests_per_s)))
         self._small_files = 0
         self._began = self._last = time.monotonic()
         self.number = self.files = 0
@@ -40,7 +47,7 @@ class Commits:
     def when_due(self) -> bool:
         """Commit what is finished, if the last time is long enough ago. Whether it was."""
         now = time.monotonic()
-        if self._waiting and now - self._last >= min(_LAST_S, max(_FIRST_S, (now - self._began) / 10)):
+        if self._waiting and now - self._last >= min(_LAST_S, max(self._first_s, (now - self._began) / 10)):
             self.now()
             self._last = time.monotonic()
             return True

@@ -34,7 +34,7 @@ from labelmill.label.work.stage import Stage
 from labelmill.model.bundle import Bundle
 from labelmill.model.registry import Registry
 from labelmill.spec import LabelSpec, LoadedSpec
-from labelmill.storage import Store, open_store
+from labelmill.storage import Store, open_store, part_of_driver, requests_limited
 from labelmill.storage.lease import Lease
 from labelmill.table.table import LabelTable
 from labelmill.table.writer import TableWriter
@@ -59,7 +59,7 @@ def run(loaded: LoadedSpec) -> Receipt:
     if not isinstance(spec, LabelSpec):
         raise SpecError(f"{loaded.path}: expected kind: label, got {spec.kind!r}")
     note(table=open_store(spec.output).uri)
-    with ExitStack() as held:
+    with requests_limited(spec.max_requests_per_s), ExitStack() as held:
         with kept_if_it_ends_early(loaded, spec):
             bundles = [Registry(spec.registry).resolve(reference) for reference in spec.references]
             # A damaged bundle, or a store with nothing in it, ends the run before anything is touched.
@@ -89,7 +89,7 @@ class _Run:
         self.spec, self.bundles, self.aside, self.inventory = spec, bundles, aside, inventory
         self.today = datetime.now(UTC).date()
         self.writer = TableWriter(spec.output, [bundle.reference for bundle in bundles])
-        self.commits = Commits(self.writer, lease, self.today)
+        self.commits = Commits(self.writer, lease, self.today, max_requests_per_s=spec.max_requests_per_s)
         self.settings = Settings.of(spec)
         receipt = Receipt(
             run_id=self.writer.run_id,
@@ -129,7 +129,8 @@ class _Run:
                 stage = self._stage(todo, workers)
             self._take_workers(workers, stage)
             logger.info("labelling by %s, %s", workers, self.account.receipt.engine)
-            with self._stop_told():  # before Ray ends, for which whoever ends this process may not wait
+            # What is told of a stop is told before Ray ends, for which whoever ends this process may not wait.
+            with self._stop_told(), requests_limited(_while_others_work(self.spec)):
                 Labelling(self.spec, self.account, self.commits, self.budget).label(stage, workers)
                 self.commits.check_kept()
             self.account.usage.sample()  # the workers end with Ray, and what they used with them
@@ -216,6 +217,7 @@ class _Run:
             names_are_exclusive=exclusive,
             receipt_pictures=spec.receipt_pictures,
             alone=self.account.alone,
+            max_requests_per_s=spec.max_requests_per_s,
             doubts_its_node=True,
         )
 
@@ -249,3 +251,7 @@ class _Run:
             return self.account.close(outcome, self.spec.prices)
         finally:
             note(**receipt.facts())
+
+
+def _while_others_work(spec: LabelSpec) -> float | None:
+    return None if spec.max_requests_per_s is None else part_of_driver(spec.max_requests_per_s)

@@ -33,7 +33,7 @@ from labelmill.model.bundle import Bundle
 from labelmill.model.registry import Registry
 from labelmill.parquet import read_parquet
 from labelmill.spec import LabelSpec, LoadedSpec
-from labelmill.storage import Traffic, open_store, traffic
+from labelmill.storage import Traffic, open_store, requests_limited, traffic
 from labelmill.table.receipts import past_receipts
 from labelmill.table.table import LabelTable
 
@@ -162,6 +162,11 @@ def preview(loaded: LoadedSpec) -> Preview:
             f"{loaded.path}: expected kind: label, got {spec.kind!r}. Only a label job can be foreseen from its store "
             f"and its table; `labelmill check {loaded.path}` says whether what this one names can be reached."
         )
+    with requests_limited(spec.max_requests_per_s):
+        return _previewed(spec)
+
+
+def _previewed(spec: LabelSpec) -> Preview:
     bundles = [Registry(spec.registry).resolve(reference) for reference in spec.references]
     for bundle in bundles:
         bundle.verify()
@@ -209,6 +214,9 @@ def _predicted(
     workers = max(1, min(resources.cpus, todo.num_chunks))
     notes = []
     labelling_s = todo.num_rows * sample.picture_s / workers if sample else 0.0
+    if sample and spec.max_requests_per_s:
+        labelling_s = max(labelling_s, todo.num_rows * sample.gets_a_picture / spec.max_requests_per_s)
+        notes.append(f"max_requests_per_s allows {spec.max_requests_per_s:g} requests a second")
     if resources.gpus and spec.engine != "openvino":
         notes.append("the forward pass was measured on a CPU core; the cluster's GPUs will be faster")
     startup_s = listing_s + (_start_s(spec.output) if sample else 0.0)

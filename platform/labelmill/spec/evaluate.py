@@ -8,6 +8,7 @@ from labelmill.spec.parts import (
     Engine,
     Fraction,
     MaxPixels,
+    MaxRequests,
     ModelReference,
     Name,
     Part,
@@ -48,5 +49,6 @@ class EvaluateSpec(Part):
     engine: Engine = "auto"
     precision: Precision = "auto"
     max_pixels: MaxPixels = 200_000_000
+    max_requests_per_s: MaxRequests = None
     schedule: Schedule | None = Field(default=None, description="When it runs by itself, by `labelmill deploy`.")
     notify: Notify | None = Field(default=None, description="Who hears how a run ended.")

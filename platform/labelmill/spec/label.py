@@ -10,6 +10,7 @@ from labelmill.spec.nearest import listing
 from labelmill.spec.parts import (
     Engine,
     MaxPixels,
+    MaxRequests,
     ModelReference,
     Name,
     Number,
@@ -191,6 +192,7 @@ class LabelSpec(Part):
         gt=0,
         description="Seconds that decoding and labelling one picture may take; longer, and it is timed_out.",
     )
+    max_requests_per_s: MaxRequests = None
     prices: Prices | None = Field(
         default=None, description="With them, plan and receipt say money; without, requests and core-hours."
     )

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError, PydanticKnownError
 
-from labelmill.address import split_uri
+from labelmill.address import BUCKETS, split_uri
 from labelmill.errors import StorageError
 from labelmill.spec.nearest import nearest
 
@@ -15,6 +15,7 @@ __all__ = [
     "Engine",
     "Fraction",
     "MaxPixels",
+    "MaxRequests",
     "ModelReference",
     "Name",
     "Number",
@@ -33,8 +34,18 @@ __all__ = [
 NAME_PATTERN = r"[a-z0-9][a-z0-9_.-]*"
 NAME_RULE = "a name of lower-case letters, digits, '_', '.' and '-' that starts with a letter or digit"
 MAX_NAME_LENGTH = 128
-SCHEMES = ("file", "s3")
-URI_RULE = "a folder, file:// or s3://"
+SCHEMES = ("file", *BUCKETS)
+URI_RULE = "a folder, file://, s3://, gs:// or az://"
+# What other tools call a bucket, and what it is called here. An address of Azure has no account in it: that is
+# AZURE_STORAGE_ACCOUNT_NAME, as for every tool that takes az://<container>/<prefix>.
+_ELSEWHERE = (
+    (r"(?:abfss?|wasbs?)://(?P<bucket>[a-z0-9$-]+)@[^/@?]+(?:/(?P<rest>[^@?]*))?", "az"),
+    (r"https?://[a-z0-9]+\.(?:blob|dfs)\.core\.windows\.net/(?P<bucket>[^@?/]+)(?:/(?P<rest>[^@?]*))?", "az"),
+    (r"https?://storage\.(?:googleapis|cloud\.google)\.com/(?P<bucket>[^@?/]+)(?:/(?P<rest>[^@?]*))?", "gs"),
+    (r"(?:abfss?|adl|azure|wasbs?)://(?P<bucket>[^@?/]+)(?:/(?P<rest>[^@?]*))?", "az"),
+    (r"(?:gcs|gcp)://(?P<bucket>[^@?/]+)(?:/(?P<rest>[^@?]*))?", "gs"),
+    (r"s3[an]://(?P<bucket>[^@?/]+)(?:/(?P<rest>[^@?]*))?", "s3"),
+)
 
 
 class Part(BaseModel):
@@ -85,6 +96,8 @@ def _uri(value: str) -> str:
     if scheme not in SCHEMES or slashes != "//":
         if slashes != "//" and scheme.lower() not in SCHEMES:
             return value  # a folder with a colon in its name
+        if meant := _from_elsewhere(value):
+            raise expected(URI_RULE, suggestion=meant)
         near = nearest(scheme, SCHEMES)
         # A uri of another kind may carry credentials or a signature: it is described, not repeated.
         shown = "@" not in value and "?" not in value
@@ -97,6 +110,14 @@ def _uri(value: str) -> str:
     if (scheme == "file") == bool(bucket):
         raise expected("file:///<folder>" if scheme == "file" else f"{scheme}://<bucket>/<prefix>")
     return _readable(value)
+
+
+def _from_elsewhere(value: str) -> str | None:
+    """How an address that another tool takes is written here."""
+    for pattern, scheme in _ELSEWHERE:
+        if found := re.fullmatch(pattern, value, re.IGNORECASE):
+            return "/".join(filter(None, (f"{scheme}://{found['bucket']}", found["rest"])))
+    return None
 
 
 def _readable(value: str) -> str:
@@ -131,7 +152,10 @@ Name = Annotated[str, AfterValidator(_name), Field(json_schema_extra={"pattern":
 Uri = Annotated[str, AfterValidator(_uri), Place()]
 RegistryUri = Annotated[
     Uri,
-    Field(description=f"Where models are published: {URI_RULE}. A relative folder starts at the working directory."),
+    Field(
+        description=f"Where models are published: {URI_RULE}. A relative folder starts at the working directory. The "
+        "account of az://<container>/<prefix> is what AZURE_STORAGE_ACCOUNT_NAME says."
+    ),
 ]
 ModelReference = Annotated[str, AfterValidator(_model_reference)]
 RobustnessPictures = Annotated[
@@ -140,6 +164,13 @@ RobustnessPictures = Annotated[
         ge=0,
         description="How many of the measured pictures are measured again blurred, noisy, compressed and too bright, "
         "at five strengths each; 0 leaves it out.",
+    ),
+]
+MaxRequests = Annotated[
+    Annotated[Number, Field(ge=5)] | None,
+    Field(
+        description="Requests a second to object stores that all processes of the run together may send, for a store "
+        "that others live from; left out, as many as the store answers."
     ),
 ]
 MaxPixels = Annotated[Whole, Field(ge=1, description="Pictures with more pixels than this are not decoded: too_large.")]

@@ -15,6 +15,7 @@ from labelmill.errors import CredentialsError, StorageError
 from labelmill.storage.addresses import as_listed
 from labelmill.storage.files.folder import FolderStore
 from labelmill.storage.files.version import etags_before
+from labelmill.storage.limit import limit_requests, part_of_driver, part_of_worker, requests_limited
 from labelmill.storage.patience import num_retries
 from labelmill.storage.ranged import RangedFile
 from labelmill.storage.store import LISTING_SCHEMA, ObjectInfo, Store
@@ -29,12 +30,17 @@ __all__ = [
     "as_listed",
     "delta_options",
     "etags_before",
+    "is_signed",
+    "limit_requests",
     "num_retries",
     "open_object",
     "open_store",
+    "part_of_driver",
+    "part_of_worker",
     "read_infos",
     "read_pictures",
     "read_ranges",
+    "requests_limited",
     "split_uri",
     "traffic",
 ]
@@ -43,17 +49,22 @@ T = TypeVar("T")
 
 
 def open_store(uri: str, *, timeout_s: float = 60.0) -> Store:
-    """The store at "./folder", "/folder", "file:///folder" or "s3://bucket/prefix". Nothing is reached for yet.
+    """The store at "./folder", "/folder", "file:///folder", "s3://bucket/prefix", "gs://bucket/prefix" or
+    "az://container/prefix". Nothing is reached for yet.
 
-    Each later call on an S3 store gives up after about `timeout_s`, its retries included (the look-up of a host name,
+    Each later call on a bucket gives up after about `timeout_s`, its retries included (the look-up of a host name,
     which nobody can interrupt, and the bytes of an object that do arrive not counted).
     """
     root, key = split_uri(uri)
     if root == "/":
         return FolderStore(path_uri(f"/{key}".rstrip("/") or "/"), timeout_s)
-    from labelmill.storage.s3 import S3Store  # boto3 takes 0.2 s to import, and a job on folders never needs it
+    if root.startswith("s3://"):
+        from labelmill.storage.s3.store import S3Store  # boto3 takes 0.2 s to import, and a job on folders needs it not
 
-    return S3Store(f"{root}/{key}".rstrip("/"), timeout_s)
+        return S3Store(f"{root}/{key}".rstrip("/"), timeout_s)
+    from labelmill.storage.cloud import CloudStore
+
+    return CloudStore(f"{root}/{key}".rstrip("/"), timeout_s)
 
 
 def open_object(uri: str, *, timeout_s: float = 60.0) -> RangedFile:
@@ -74,11 +85,26 @@ def delta_options(uri: str) -> dict[str, str] | None:
             f"expected for a label table an address that every reader of Delta tables takes alike, got {uri!r}: choose "
             f"one without {fault!r}"
         )
-    if split_uri(uri)[0] == "/":
+    root = split_uri(uri)[0]
+    if root == "/":
         return None
-    from labelmill.storage import connection
+    if root.startswith("s3://"):
+        from labelmill.storage.s3 import connection
 
-    return connection.delta_options(uri)
+        return connection.delta_options(uri)
+    from labelmill.storage import cloud
+
+    return cloud.delta_options(uri)
+
+
+def is_signed(uri: str) -> bool:
+    """Whether there are keys with which requests to this address are signed, so far as that is known: of S3."""
+    if not uri.startswith("s3://"):
+        return True
+    from labelmill.storage.credentials import current_environment
+    from labelmill.storage.s3.sessions import keys_of
+
+    return keys_of(current_environment()) is not None
 
 
 def read_pictures(

@@ -1,4 +1,4 @@
-"""With whose keys S3 is asked: those of boto3's chain (environment, profile, web identity, instance), and when anew.
+"""When a cloud's own chain (environment, profile, web identity, instance) is asked for keys, and when anew.
 
 A refusal that lies with the keys says nothing of the object that was asked for, and others may have come since: a file
 is read once, a process that gives keys may say for how long they are good and be wrong, a session is revoked. So the
@@ -8,23 +8,25 @@ whole chain is asked once more, by whoever is refused first, and not again for a
 import os
 import threading
 import time
-from functools import lru_cache
-from typing import Any
-
-import boto3
+from collections.abc import Callable
+from typing import TypeVar
 
 from labelmill.errors import CredentialsError
 
-__all__ = ["Environment", "credentials_of", "current_environment", "is_of_the_keys", "renewed_since", "session_for"]
+__all__ = ["Environment", "current_environment", "is_of_the_keys", "renewed_since", "with_keys_that_hold"]
+
+T = TypeVar("T")
 
 Environment = tuple[tuple[str, str], ...]
 
 _AGAIN_AFTER_S = 30.0
-# Codes of S3, of the servers that speak its protocol, and of STS: AccessDenied is not among them, as it may be for one
-# object alone.
+_VARIABLES = ("AWS_", "AZURE_", "GOOGLE_")
+# Codes of S3, of the servers that speak its protocol, of STS, Google and Azure: AccessDenied is not among them, as it
+# may be for one object alone.
 _OF_THE_KEYS = frozenset({
     "AuthFailure", "AuthenticationFailed", "AuthenticationRequired", "CredentialsNotSupported", "ExpiredToken",
-    "ExpiredTokenException", "InvalidAccessKeyId", "InvalidClientTokenId", "InvalidSecurity", "InvalidToken",
+    "ExpiredTokenException", "InvalidAccessKeyId", "InvalidAuthenticationInfo", "InvalidClientTokenId",
+    "InvalidSecurity", "InvalidToken",
     "MissingAuthenticationToken", "MissingSecurityHeader", "NotSignedUp", "RequestExpired", "RequestTimeTooSkewed",
     "SignatureDoesNotMatch", "TokenRefreshRequired", "Unauthorized", "UnrecognizedClientException", "UserSuspended",
 })  # fmt: skip
@@ -32,7 +34,7 @@ _OF_THE_KEYS = frozenset({
 
 def current_environment() -> Environment:
     """What decides which keys the chain gives now; sessions and clients are kept for as long as it stays the same."""
-    variables = sorted(item for item in os.environ.items() if item[0].startswith("AWS_"))
+    variables = sorted(item for item in os.environ.items() if item[0].startswith(_VARIABLES))
     return (*variables, ("", str(_chain.number)))
 
 
@@ -42,21 +44,16 @@ def renewed_since(environment: Environment) -> bool:
     return _chain.renew(int(environment[-1][1]))
 
 
-@lru_cache(maxsize=4)
-def session_for(environment: Environment) -> Any:
-    region = dict(environment).get("AWS_REGION")  # which boto3 does not read, while pods on EKS have it
-    session = boto3.Session()
-    return session if session.region_name else boto3.Session(region_name=region or "us-east-1")
-
-
-def credentials_of(session: Any) -> Any:
-    credentials = session.get_credentials()
-    if credentials is None:
-        raise CredentialsError(
-            "expected credentials for S3, found none: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, "
-            "or give the instance a role"
-        )
-    return credentials
+def with_keys_that_hold(ask: Callable[[], T], environment: Environment, forget: Callable[[], None]) -> T:
+    """What `ask` gives, with the keys of `environment`; where those are refused and there may be others, `forget` is
+    called, and `ask` once more."""
+    try:
+        return ask()
+    except CredentialsError:
+        if not renewed_since(environment):
+            raise
+    forget()
+    return ask()
 
 
 def is_of_the_keys(code: str) -> bool:

@@ -1,4 +1,4 @@
-"""How often a store is asked, and how often again: one policy for every request of ours to S3.
+"""How often a store is asked, and how often again: one policy for every request of ours.
 
 A request that failed for a passing reason is sent again after a wait that doubles and is drawn by chance, so that a
 thousand workers do not return in step ("full jitter": M. Brooker, Exponential Backoff and Jitter, AWS 2015). A store
@@ -15,8 +15,9 @@ from itertools import count
 from typing import TypeVar
 
 from labelmill.errors import SlowDownError, UnavailableError
+from labelmill.storage.limit import limit
 
-__all__ = ["Pace", "num_retries", "pace_of", "patiently"]
+__all__ = ["Pace", "num_retries", "one_try_s", "pace_of", "patiently"]
 
 T = TypeVar("T")
 
@@ -108,6 +109,7 @@ def patiently(attempt: Callable[[], T], pace: Pace, *, timeout_s: float, one_try
     """
     if not urgent:
         pace.wait()
+    limit.wait(urgent=urgent)
     until = time.monotonic() + timeout_s - one_try_s
     for number in count():
         started_at = time.monotonic()
@@ -123,11 +125,17 @@ def patiently(attempt: Callable[[], T], pace: Pace, *, timeout_s: float, one_try
             time.sleep(wait_s)
             if not urgent and not pace.wait(until):
                 raise
+            until += limit.wait(urgent=urgent)  # that there may be few requests is no fault of the store
             _retries.add()
         else:
             pace.answered()
             return result
     raise AssertionError("count() does not end")
+
+
+def one_try_s(timeout_s: float) -> float:
+    """Seconds without an answer after which a request is given up, so that there is time for another."""
+    return min(15.0, timeout_s / 4)
 
 
 def num_retries() -> int:

@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 # What decides where and how fast a run goes, or what happens after it, but not what comes out.
 # How the pictures were split shows in the fingerprint of the data.
-_NOT_IN_DIGEST = ("workers", "promote", "tracking", "max_accuracy_loss", "way")
+_NOT_IN_DIGEST = ("workers", "promote", "tracking", "max_accuracy_loss", "way", "max_requests_per_s")
 # Nor do these blocks. `optimize.schedule`, which is a word, decides much.
 _BLOCKS_NOT_IN_DIGEST = ("schedule", "notify")
 # Fields of which a bundle says, in its own way, what they were.

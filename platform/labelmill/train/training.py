@@ -12,6 +12,7 @@ from labelmill.model.bundle import Bundle
 from labelmill.model.cache import check_cache
 from labelmill.model.registry import Registry
 from labelmill.spec import LoadedSpec, TrainSpec
+from labelmill.storage import requests_limited
 from labelmill.storage.lease import Lease
 from labelmill.train.candidate import make_candidate
 from labelmill.train.feed.feed import check_unreadable
@@ -66,6 +67,11 @@ def run(loaded: LoadedSpec) -> TrainResult:
     spec = loaded.spec
     if not isinstance(spec, TrainSpec):
         raise SpecError(f"{loaded.path}: expected kind: train, got {spec.kind!r}")
+    with requests_limited(spec.max_requests_per_s):
+        return _run(loaded, spec)
+
+
+def _run(loaded: LoadedSpec, spec: TrainSpec) -> TrainResult:
     registry = Registry(spec.registry)
     training_set, identity = _identified(loaded, spec, registry)
     check_threshold_labels(spec, training_set.labels)

@@ -265,6 +265,7 @@ def test_settings_hold_what_was_asked_for_and_not_what_a_machine_takes() -> None
     assert len(set(digests.values())) == 3
     for engine in ("auto", "openvino", "torch"):
         assert Settings.of(spec_of(engine=engine)).digest == digests["auto"]
+    assert Settings.of(spec_of(max_requests_per_s=20)).digest == digests["auto"]
     for field, value in (("scores", "all"), ("embeddings", True), ("max_pixels", 10**6)):
         assert Settings.of(spec_of(**{field: value})).digest not in digests.values()
 

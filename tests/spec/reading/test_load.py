@@ -136,15 +136,20 @@ def test_a_mistake_names_line_field_expectation_and_value(write, change, message
         (
             "./registry",
             "S3://bucket/models",
-            "job.yaml:3: registry: expected a folder, file:// or s3://, got 'S3://bucket/models': "
+            "job.yaml:3: registry: expected a folder, file://, s3://, gs:// or az://, got 'S3://bucket/models': "
             "did you mean s3://bucket/models?",
         ),
         (
             "./registry",
             "https://host/models",
-            "job.yaml:3: registry: expected a folder, file:// or s3://, got 'https://host/models'",
+            "job.yaml:3: registry: expected a folder, file://, s3://, gs:// or az://, got 'https://host/models'",
         ),
-        ("./registry", "gs://b/x", "job.yaml:3: registry: expected a folder, file:// or s3://, got 'gs://b/x'"),
+        (
+            "./registry",
+            "gcs://b/x",
+            "job.yaml:3: registry: expected a folder, file://, s3://, gs:// or az://, got 'gcs://b/x': "
+            "did you mean gs://b/x?",
+        ),
         ("./registry", "file://models", "job.yaml:3: registry: expected file:///<folder>, got 'file://models'"),
         ("./registry", "s3://", "job.yaml:3: registry: expected s3://<bucket>/<prefix>, got 's3://'"),
         (
@@ -417,7 +422,10 @@ def test_what_editors_of_other_systems_write_is_read(write, change):
         ("models.0=tiny@1", "--set models.0: expected the whole list, which is empty, got '0'"),
         ("images=\udcff", "--set images: not valid YAML: expected text in UTF-8"),
         ("na\udcffme=x", "expected text in UTF-8"),
-        ("images=${RAW}", "--set images: expected a folder, file:// or s3://, in UTF-8, got '\\udcff' (from ${RAW})"),
+        (
+            "images=${RAW}",
+            "--set images: expected a folder, file://, s3://, gs:// or az://, in UTF-8, got '\\udcff' (from ${RAW})",
+        ),
         ("kind=", "--set kind: kind: expected train, evaluate, label or serve, got nothing"),
     ],
 )

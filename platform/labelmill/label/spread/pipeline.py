@@ -28,6 +28,7 @@ from labelmill.label.work.cores import ChunkLabeler
 from labelmill.label.work.gpus import Fetcher, Networks, Writer
 from labelmill.label.work.handover import ANSWERED, FETCHED, one_row
 from labelmill.label.work.stage import Stage
+from labelmill.storage import limit_requests, part_of_worker
 
 __all__ = ["Pipeline", "Refused"]
 
@@ -160,6 +161,7 @@ class LabelOnCore:
     too: an actor that cannot begin would end the run without a word of ours."""
 
     def __init__(self, stage: Stage) -> None:
+        _spare_the_store(stage)
         self._labeler = ChunkLabeler(stage)
 
     def __call__(self, chunks: pa.Table) -> Iterator[pa.Table]:
@@ -179,6 +181,7 @@ class ShowToNetworks:
     """The second: an actor that has a GPU."""
 
     def __init__(self, stage: Stage) -> None:
+        _spare_the_store(stage)
         self._networks = Networks(stage)
 
     def __call__(self, fetched: pa.Table) -> pa.Table:
@@ -201,8 +204,25 @@ def _kept(kind: type[Any], stage: Stage) -> Any:
     """What tasks of a run share in one process, as long as they are told the same of their node."""
     key = kind.__name__, stage.run_id, stage.doubts_its_node
     if key not in _KEPT:
+        _spare_the_store(stage)
         _KEPT[key] = kind(stage)
     return _KEPT[key]
+
+
+def _spare_the_store(stage: Stage) -> None:
+    """This process sends no more than its share of the requests that the run may. There is a process for each core and
+    GPU that the cluster has at the moment, and none without a chunk: a node that joins is counted before it works."""
+    whole = stage.max_requests_per_s
+    if whole is None:
+        limit_requests(None)
+        return
+
+    def share() -> float:
+        there = ray.cluster_resources()
+        at_work = min(there.get("CPU", 1.0), stage.todo.num_chunks) + there.get("GPU", 0.0)
+        return part_of_worker(whole, at_work)
+
+    limit_requests(share)
 
 
 def _outcome(number: int, work: Callable[[], Chunk | pa.Table], step_on: str = "CPU") -> str | pa.Table:

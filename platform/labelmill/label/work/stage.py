@@ -31,4 +31,5 @@ class Stage:
     names_are_exclusive: bool  # whether the store honours "write only if absent"
     receipt_pictures: int = 0  # small pictures of each label that the receipt wants to show
     alone: bool = True  # on this machine, where no other node could do better
+    max_requests_per_s: float | None = None  # of the whole run
     doubts_its_node: bool = False  # whether a worker that can read nothing of a chunk gives it back

@@ -8,6 +8,7 @@ from pydantic import Discriminator, Field, Tag, model_validator
 from labelmill.spec.parts import (
     Fraction,
     MaxPixels,
+    MaxRequests,
     Name,
     Number,
     Part,
@@ -138,6 +139,7 @@ class TrainSpec(Part):
         default=0.05, description="Share of pictures that may be missing or damaged; above it the run stops."
     )
     max_pixels: MaxPixels = 200_000_000
+    max_requests_per_s: MaxRequests = None
     schedule: Schedule | None = Field(default=None, description="When it runs by itself, by `labelmill deploy`.")
     notify: Notify | None = Field(default=None, description="Who hears how a run ended.")
 

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import psutil
@@ -13,6 +14,8 @@ import torch
 from labelmill.allowance import cores_here
 from labelmill.cluster import named_node
 from labelmill.dataset import Examples
+from labelmill.spec import Range, TrainSpec
+from labelmill.storage import limit_requests, part_of_worker
 from labelmill.train.feed.balance import oversampled
 from labelmill.train.feed.feed import Feed, Share
 from labelmill.train.feed.resolution import check_sides
@@ -64,6 +67,7 @@ def take_part(
     `num_neighbours` workers share this node, this one counted. `keep` and `is_due` as in `loop.train`. NodeError: this
     node does not reach what the others do.
     """
+    _spare_the_store(job.spec)
     with named_node(ray.util.get_node_ip_address()):
         num_cores = _num_cores() // num_neighbours
         torch.set_num_threads(max(1, num_cores))
@@ -74,6 +78,13 @@ def take_part(
         feed = _feed(job, state, team, *examples, num_cores, num_neighbours)
         objective = taught(job, build_objective(job, examples[0].targets, team.device), state.progress.preprocessing)
         train(Course(job, feed, team, objective), state, keep, is_due=is_due)
+
+
+def _spare_the_store(spec: TrainSpec) -> None:
+    """This process sends no more than its share of the requests that the run may; a trial of a search is a worker."""
+    whole, count = spec.max_requests_per_s, spec.workers.count
+    most = count.max if isinstance(count, Range) else count
+    limit_requests(None if whole is None else partial(part_of_worker, whole, most))
 
 
 def _feed(

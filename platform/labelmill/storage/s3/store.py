@@ -11,9 +11,8 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cache, cached_property, partial
+from functools import cached_property, partial
 from typing import Any, TypeVar
-from uuid import uuid4
 
 import obstore
 import pyarrow as pa
@@ -21,20 +20,15 @@ from botocore.exceptions import ClientError
 from obstore.exceptions import BaseError
 from obstore.store import S3Store as ObstoreS3
 
-from labelmill.errors import (
-    ChangedError,
-    CredentialsError,
-    ForbiddenError,
-    NotFoundError,
-    StorageError,
-    UnavailableError,
-)
-from labelmill.storage.connection import client_for, explained, one_try_s, reader_for
-from labelmill.storage.credentials import Environment, current_environment, renewed_since
-from labelmill.storage.listing import Listing
-from labelmill.storage.page import Page
-from labelmill.storage.patience import pace_of, patiently
-from labelmill.storage.store import SCRATCH, ObjectInfo, Store
+from labelmill.errors import ChangedError, CredentialsError, ForbiddenError, StorageError, UnavailableError
+from labelmill.storage.credentials import Environment, current_environment, with_keys_that_hold
+from labelmill.storage.patience import one_try_s, pace_of, patiently
+from labelmill.storage.probe import is_honoured
+from labelmill.storage.s3.connection import client_for, explained, reader_for
+from labelmill.storage.s3.listing import Listing
+from labelmill.storage.s3.page import Page
+from labelmill.storage.s3.sessions import NO_KEYS, keys_of
+from labelmill.storage.store import ObjectInfo, Store
 from labelmill.storage.traffic import note_traffic
 from labelmill.storage.version import is_version, version_of
 
@@ -72,12 +66,14 @@ class S3Store(Store):
 
     def keys(self, prefix: str = "") -> Iterator[str]:
         skip = len(self._key(""))
-        for page in self._listing.pages(self._top(prefix)):
+        for page in self._own_listing.pages(self._top(prefix)):
             yield from (key[skip:] for key in page.shown().keys)
 
     def folders(self, prefix: str = "") -> builtins.list[str]:
         top = self._top(prefix)
-        return sorted(name[len(top) : -1] for page in self._listing.pages(top, Delimiter="/") for name in page.folders)
+        return sorted(
+            name[len(top) : -1] for page in self._own_listing.pages(top, Delimiter="/") for name in page.folders
+        )
 
     def info(self, key: str) -> ObjectInfo:
         return self._info(self._key(key))
@@ -144,7 +140,7 @@ class S3Store(Store):
         return self._ask(key, attempt, urgent=True)
 
     def honours_write_if_absent(self) -> bool:
-        return _honours(self, current_environment())
+        return is_honoured(self, current_environment())
 
     def delete(self, key: str) -> None:
         self._ask(key, lambda: self._client.delete_object(Bucket=self._bucket, Key=self._key(key)), urgent=True)
@@ -154,19 +150,21 @@ class S3Store(Store):
 
     def _ask(self, key: str, attempt: Callable[[], T], *, urgent: bool = False) -> T:
         """What `attempt` gives, tried again where that may help; errors in our words."""
-        environment = self._environment
-        try:
-            return self._ask_patiently(key, attempt, urgent)
-        except CredentialsError:
-            if not renewed_since(environment):
-                raise
-        self.__dict__.pop("_environment", None)
-        return self._ask_patiently(key, attempt, urgent)
+        return with_keys_that_hold(
+            lambda: self._ask_patiently(key, attempt, urgent),
+            self._environment,
+            lambda: self.__dict__.pop("_environment", None),
+        )
 
     def _ask_patiently(self, key: str, attempt: Callable[[], T], urgent: bool) -> T:
         def explained_attempt() -> T:
-            with explained(self.address(key), self._endpoint):
-                return attempt()
+            try:
+                with explained(self.address(key), self._endpoint):
+                    return attempt()
+            except ForbiddenError as exc:
+                if keys_of(self._environment) is None:
+                    raise CredentialsError(f"{self.address(key)!r}: {NO_KEYS}") from exc
+                raise
 
         return patiently(
             explained_attempt,
@@ -226,13 +224,25 @@ class S3Store(Store):
 
     @cached_property
     def _listing(self) -> Listing:
+        return self._listing_of(urgent=False)
+
+    @cached_property
+    def _own_listing(self) -> Listing:
+        """Of what a run cannot do without: a lease is not lost while its pictures are listed slowly."""
+        return self._listing_of(urgent=True)
+
+    def _listing_of(self, *, urgent: bool) -> Listing:
         def page(prefix: str, **more: Any) -> Page:
             note_traffic(lists=1)
             answer = self._client.list_objects_v2(Bucket=self._bucket, Prefix=prefix, **more)
             return Page.parsed(answer["UnparsedBody"], server)
 
         server = f"{self._endpoint} (bucket {self._bucket!r})"
-        return Listing(lambda prefix, **more: self._ask("", partial(page, prefix, **more)), self._info_if_told, server)
+
+        def ask(prefix: str, **more: Any) -> Page:
+            return self._ask("", partial(page, prefix, **more), urgent=urgent)
+
+        return Listing(ask, self._info_if_told, server)
 
     def _info_if_told(self, full: str) -> ObjectInfo | None:
         try:
@@ -241,18 +251,3 @@ class S3Store(Store):
             raise
         except StorageError:  # removed meanwhile, or we may list and not read
             return None
-
-
-@cache
-def _honours(store: S3Store, environment: Environment) -> bool:
-    trial = SCRATCH + uuid4().hex
-    try:
-        first = store.write_if_absent(trial, b"first")
-    except (ForbiddenError, NotFoundError, UnavailableError):
-        raise
-    except StorageError:  # it knows that it cannot
-        return False
-    try:
-        return first and not store.write_if_absent(trial, b"second")
-    finally:
-        store.delete(trial)

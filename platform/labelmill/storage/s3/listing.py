@@ -12,8 +12,8 @@ from dataclasses import replace
 from typing import Any
 
 from labelmill.errors import StorageError
-from labelmill.storage.page import Page, Progress
-from labelmill.storage.spelling import Spelling
+from labelmill.storage.s3.page import Page, Progress
+from labelmill.storage.s3.spelling import Spelling
 from labelmill.storage.store import ObjectInfo
 
 __all__ = ["Listing", "pages_at_once"]

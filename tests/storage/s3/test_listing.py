@@ -6,9 +6,10 @@ from collections import Counter
 import pytest
 
 from labelmill.errors import UnavailableError
-from labelmill.storage import listing, open_store
-from labelmill.storage.listing import pages_at_once
-from labelmill.storage.page import Page
+from labelmill.storage import open_store
+from labelmill.storage.s3 import listing
+from labelmill.storage.s3.listing import pages_at_once
+from labelmill.storage.s3.page import Page
 
 
 def page_of(keys=(), folders=()):

@@ -1,5 +1,6 @@
 """Servers whose listings are not what was asked for: all of it comes, or one line says whose fault it is."""
 
+import os
 import re
 import time
 from urllib.parse import quote, quote_plus
@@ -7,11 +8,16 @@ from urllib.parse import quote, quote_plus
 import pytest
 
 from labelmill.errors import ChangedError, StorageError, UnavailableError
-from labelmill.storage import open_store, page, read_pictures, traffic
-from labelmill.storage.listing import Listing
-from labelmill.storage.page import Page
+from labelmill.storage import open_store, read_pictures, traffic
+from labelmill.storage.s3 import page
+from labelmill.storage.s3.listing import Listing
+from labelmill.storage.s3.page import Page
 from listings import altered, as_path, every_other, for_ever, names_are, no_etag
 from proxy import no_fault
+
+as_moto_writes_it = pytest.mark.skipif(
+    "LABELMILL_TEST_S3_ENDPOINT" in os.environ, reason="alters a listing as moto writes it"
+)
 
 ODD = ["a+b.jpg", "a b.jpg", "100%.jpg", "a%20b.jpg", "a%2Bb.jpg", "ü (1)&.jpg", "plain.jpg"]
 
@@ -35,7 +41,7 @@ def put(store, keys):
         (for_ever(fresh_tokens=True, keys=True), "begins anew"),
         (for_ever(fresh_tokens=False, keys=False), "begins anew"),
         (for_ever(fresh_tokens=True, keys=False), "20 times in a row"),
-        (altered(lambda body: body.replace(b"<Key>in/", b"<Key>out/")), "ignores the prefix"),
+        (altered(lambda body: re.sub(rb"<Key>in(/|%2F)", rb"<Key>out\1", body)), "ignores the prefix"),
         (altered(lambda body: body.replace(b"in/f/</Prefix></C", b"in/</Prefix></C")), "as one in itself"),
         (altered(lambda body: body.replace(b"in/f/</Prefix></C", b"in/g/</Prefix></C")), "'in/g/', and nothing"),
         (altered(lambda body: body.replace(b"<Size>", b"<Size>x")), "a size that is no number"),
@@ -131,6 +137,7 @@ def test_a_folder_that_is_emptied_while_it_is_listed_is_no_error(s3, behind):
 # ---- etags
 
 
+@as_moto_writes_it
 @pytest.mark.parametrize("instead", [b"", b"<ETag></ETag>", b'<ETag>""</ETag>'])
 @pytest.mark.parametrize("which", [every_other, lambda number: True])
 def test_what_a_listing_lacks_is_asked_for_singly(s3, behind, instead, which):
@@ -162,6 +169,7 @@ def test_where_a_server_has_no_etags_size_and_date_are_the_version(s3, behind):
     store.delete("odd\x01")  # moto cannot empty a bucket of such names
 
 
+@as_moto_writes_it
 def test_an_object_that_a_listing_says_nothing_of_is_asked_for(s3, behind):
     put(open_store(s3), ["a.jpg", "b.jpg", "c.jpg"])
     told = {row["uri"]: row for batch in open_store(s3).list() for row in batch.to_pylist()}
