@@ -86,7 +86,7 @@ def test_the_figures_are_written_beside_and_renamed(table: Path, tmp_path: Path)
     assert file.stat().st_mode & 0o777 == 0o644
     assert [path.name for path in folder.iterdir()] == ["labels.prom"]
     text = file.read_text()
-    assert f'labelmill_nights_last_exit_code{{table="{table}",job="nightly"}} 5.0\n' in text
+    assert f'labelmill_nights_last_exit_code{{table="{table}",name="nightly"}} 5.0\n' in text
     assert text.endswith("\n")
     assert told(table, "--metrics", "-") == text
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import ssl
 import subprocess
@@ -301,7 +302,7 @@ def test_the_commands_of_the_cronjob_and_of_its_rayjob_run_as_they_stand(tmp_pat
         (account / "token").write_text("the-token")
     assert refused.returncode == 1
     assert refused.stderr.startswith("error: Kubernetes refused the RayJob: 403") and refused.stderr.count("\n") == 1
-    ran = subprocess.run([*inside, *ray_job["spec"]["entrypoint"].split()], **run)
+    ran = subprocess.run([*inside, *shlex.split(ray_job["spec"]["entrypoint"])], **run)
     assert ran.returncode == 2  # it has read the spec, which wants a secret that this machine has not
     assert ran.stderr.startswith(
         "error: /etc/labelmill/job.json:7: notify.url: the environment variable LABELMILL_WEBHOOK"

@@ -17,6 +17,8 @@ _SPEC_FOLDER = "/etc/labelmill"
 _STOPS_WITHIN_S = 90  # a run that is asked to stop commits what it has
 _STARTS_WITHIN_S = 600
 _RETRIES = 2
+# That another run has the table (exit code 5) is no reason to try once more.
+_DONE_OR_BUSY = f"python -m labelmill run {_SPEC_FOLDER}/job.json; code=$?; [ $code = 5 ] || exit $code"
 _KEPT_S = 3 * 86_400  # so that a second start of a night finds the first one
 _ALPHA = "# RayCronJob is alpha in KubeRay 1.7: its operator needs the feature gate RayCronJob=true.\n"
 # A node whose packets vanish is given up after 15 to 20 s, where Ray takes 65.
@@ -112,7 +114,7 @@ def _rayjob(night: Night) -> dict[str, Any]:
     head["containers"][0]["volumeMounts"].append({"name": "spec", "mountPath": _SPEC_FOLDER, "readOnly": True})
     head["volumes"].append({"name": "spec", "configMap": {"name": night.name}})
     spec = {
-        "entrypoint": f"python -m labelmill run {_SPEC_FOLDER}/job.json",
+        "entrypoint": f"sh -c '{_DONE_OR_BUSY}'",
         "shutdownAfterJobFinishes": True,
         "ttlSecondsAfterFinished": _KEPT_S,
         "preRunningDeadlineSeconds": _STARTS_WITHIN_S,

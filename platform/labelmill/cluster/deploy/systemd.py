@@ -52,8 +52,9 @@ _WEEKDAYS = ("Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 def timer(night: Night) -> str:
     """A oneshot service and its timer; a start that was missed, since the machine was off, is made up for."""
     schedule = night.schedule
-    deadline = f"TimeoutStartSec={schedule.deadline_s:g}\n" if schedule.deadline_s else "TimeoutStartSec=infinity\n"
-    unit = _unit(night, "oneshot", deadline)
+    deadline = f"{schedule.deadline_s:g}" if schedule.deadline_s else "infinity"
+    # A night that was skipped, as the one before is at work, is no failure.
+    unit = _unit(night, "oneshot", f"TimeoutStartSec={deadline}\nSuccessExitStatus=5\n")
     lines = "".join(f"OnCalendar={line}\n" for line in calendar(schedule))
     files = _files(
         night, {f"{night.name}.service": unit, f"{night.name}.timer": _TIMER.format(name=night.name, calendar=lines)}

@@ -37,7 +37,7 @@ def exposition(table: str, nights: Sequence[Night]) -> str:
     found: dict[str, list[str]] = {name: [] for name in _HELP}
     for job in dict.fromkeys(night.job for night in nights):
         for name, more, value in _of_job([night for night in nights if night.job == job]):
-            labels = {"table": table, "job": job, **more}
+            labels = {"table": table, "name": job, **more}  # Prometheus has a label `job` of its own
             inside = ",".join(f'{key}="{_escaped(text)}"' for key, text in labels.items())
             found[name].append(f"labelmill_nights_{name}{{{inside}}} {float(value)!r}")
     lines = []
