@@ -276,6 +276,29 @@ def test_two_starts_of_a_night_create_one_rayjob(tmp_path, account, api_server):
     ]
 
 
+@pytest.mark.parametrize(
+    ("now", "cron", "night"),
+    [
+        ("2026-11-27T02:00:04+01:00", "0 2,14 * * *", "202611270100"),
+        ("2026-11-27T14:00:04+01:00", "0 2,14 * * *", "202611271300"),  # the second start of a day is another run
+        ("2026-11-28T00:20:00+01:00", "30 23 * * *", "202611272230"),  # a pod that had to wait past midnight
+        ("2026-11-27T01:59:58+01:00", "0 2 * * *", "202611270100"),  # a node whose clock lags behind
+        ("2026-10-25T02:40:00+01:00", "*/30 * * * *", "202610250130"),  # the hour that comes twice
+        ("2026-10-25T02:40:00+02:00", "*/30 * * * *", "202610250030"),
+    ],
+)
+def test_each_start_of_a_schedule_has_a_rayjob_of_its_own(now, cron, night):
+    from labelmill.cluster.deploy.create import started_for
+
+    assert started_for(cron, "Europe/Berlin", datetime.fromisoformat(now)) == night
+
+
+def test_the_longest_name_leaves_room_for_what_kuberay_adds(tmp_path):
+    config_map = next(yaml.safe_load_all(printed(tmp_path, "cronjob", name="n" * 60)))
+    name = json.loads(config_map["data"]["rayjob.json"])["metadata"]["name"]
+    assert len(f"{name}-202611270100-9") <= 47  # which is what KubeRay takes
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to have a pod's files where a pod has them")
 def test_the_commands_of_the_cronjob_and_of_its_rayjob_run_as_they_stand(tmp_path, account, api_server):
     config_map, *_, cron_job = yaml.safe_load_all(printed(tmp_path, "cronjob"))

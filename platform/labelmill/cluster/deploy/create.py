@@ -1,9 +1,9 @@
 """What the pod of a CronJob runs: it creates the RayJob of the night, once.
 
-    python -m labelmill.cluster.deploy.create rayjob.json Europe/Berlin
+    python -m labelmill.cluster.deploy.create rayjob.json '0 2 * * *' Europe/Berlin
 
-It needs nothing but Python and the service account that Kubernetes gives to the pod. A RayJob of this night that has
-failed is followed by another one; any other is the one that this would create.
+It needs nothing but the service account that Kubernetes gives to the pod. A RayJob of this night that has failed is
+followed by another one; any other is the one that this would create.
 """
 
 import json
@@ -12,21 +12,24 @@ import ssl
 import sys
 import urllib.error
 import urllib.request
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
-__all__ = ["create"]
+from cronsim import CronSim
+
+__all__ = ["create", "started_for"]
 
 _ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _ATTEMPTS = 9
 _ANSWERS_WITHIN_S = 30.0
+_CLOCKS_DIFFER = timedelta(seconds=30)  # of this node and of the one that started the pod
 
 
 def create(rayjob: dict[str, Any], night: str, account: Path = _ACCOUNT) -> str:
-    """Create it under its name and the night's date, and say what was done. OSError: the API server refused, or did not
-    answer."""
+    """Create it under its name and that of the night, and say what was done. OSError: the API server refused, or did
+    not answer."""
     name = rayjob["metadata"]["name"]
     for attempt in range(1, _ATTEMPTS + 1):
         called = f"{name}-{night}" + (f"-{attempt}" if attempt > 1 else "")
@@ -42,6 +45,14 @@ def create(rayjob: dict[str, Any], night: str, account: Path = _ACCOUNT) -> str:
         if status.get("jobDeploymentStatus") != "Failed":
             return f"{called} is there already"
     raise OSError(f"{_ATTEMPTS} attempts at this night have failed: see `kubectl describe rayjob {name}-{night}`")
+
+
+def started_for(cron: str, time_zone: str, now: datetime) -> str:
+    """The night that a pod at work `now` was started for: the last time that the schedule wants, in UTC to the minute.
+
+    Not today's date: a job may start twice a day, and a pod may have to wait until the next one."""
+    times = CronSim(cron, (now + _CLOCKS_DIFFER).astimezone(ZoneInfo(time_zone)), reverse=True)
+    return f"{next(times).astimezone(UTC):%Y%m%d%H%M}"
 
 
 def _ask(account: Path, path: str, data: bytes | None = None) -> dict[str, Any]:
@@ -62,8 +73,8 @@ def _ask(account: Path, path: str, data: bytes | None = None) -> dict[str, Any]:
 
 
 def main() -> int:
-    file, time_zone = sys.argv[1:]
-    night = f"{datetime.now(ZoneInfo(time_zone)):%Y%m%d}"
+    file, cron, time_zone = sys.argv[1:]
+    night = started_for(cron, time_zone, datetime.now(UTC))
     try:
         said = create(json.loads(Path(file).read_text("utf-8")), night)
     except urllib.error.HTTPError as exc:

@@ -43,7 +43,8 @@ def cronjob(night: Night) -> str:
     tells, and `schedule.overlap` says what comes of it. Two that start for the same night create one RayJob.
     """
     schedule = night.schedule
-    creates = ["python", "-m", "labelmill.cluster.deploy.create", f"{_SPEC_FOLDER}/rayjob.json", schedule.time_zone]
+    creates = ["python", "-m", "labelmill.cluster.deploy.create"]
+    creates += [f"{_SPEC_FOLDER}/rayjob.json", schedule.cron, schedule.time_zone]
     container = {
         "name": "create",
         "image": night.image,

@@ -9,8 +9,8 @@ from labelmill.spec import LoadedSpec, Schedule, ServeSpec
 
 __all__ = ["Night"]
 
-# KubeRay puts up to 16 characters behind the name of a RayJob, and Kubernetes takes 63 in all.
-_LONGEST = 36
+# KubeRay puts up to 16 characters behind the name of a RayJob, `create` up to 15, and Kubernetes takes 63 in all.
+_LONGEST = 32
 
 
 @dataclass(frozen=True)
