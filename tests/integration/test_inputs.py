@@ -41,13 +41,13 @@ def test_what_a_manifest_names_is_labelled_once_and_what_is_missing_has_a_row(tm
         "./0.jpg",
         f"{tmp_path}/in/1.jpg",
         "gone.jpg",
-        "gs://b/x.jpg",
+        "ftp://b/x.jpg",
     ]
     (tmp_path / "in/list.csv").write_text("\n".join(lines))
     table = tmp_path / "labels"
     run(tmp_path, registry, {"manifest": f"{tmp_path}/in/list.csv"}, table)
     expected = {f"{tmp_path}/in/{index}.jpg": "ok" for index in range(4)}
-    expected |= {f"{tmp_path}/in/gone.jpg": "missing", "gs://b/x.jpg": "fetch_failed"}
+    expected |= {f"{tmp_path}/in/gone.jpg": "missing", "ftp://b/x.jpg": "fetch_failed"}
     assert statuses(table) == expected
     assert {row["etag"] == "" for row in rows_of(table) if row["status"] != "ok"} == {True}
 

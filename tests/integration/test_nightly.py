@@ -144,7 +144,7 @@ def test_a_share_that_vanished_is_told_and_on_record_and_the_table_is_as_it_was(
     night = last_night(tmp_path)
     assert (night.outcome, night.exit_code, night.vanished, night.held) == ("stopped", 4, 75, NUM_PICTURES)
     assert "labelmill_nights_vanished_rate" in exposition("t", nights(f"{tmp_path}/labels"))
-    assert '_vanished_rate{table="t",job="test"} 0.3\n' in exposition("t", nights(f"{tmp_path}/labels"))
+    assert '_vanished_rate{table="t",name="test"} 0.3\n' in exposition("t", nights(f"{tmp_path}/labels"))
     assert data_files(tmp_path / "labels") == files
     assert run(job, hook, "--set", "max_vanished_rate=1").returncode == 0
     assert (last_night(tmp_path).exit_code, last_night(tmp_path).vanished) == (0, 75)

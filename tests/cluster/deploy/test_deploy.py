@@ -82,6 +82,25 @@ def test_the_rayjob_that_a_cronjob_creates_is_one(tmp_path):
     assert (cron_job["spec"]["schedule"], cron_job["spec"]["timeZone"]) == ("30 2 * * 1-5", "Europe/Berlin")
 
 
+def test_a_training_that_wants_gpus_gets_nodes_that_have_them(tmp_path):
+    train = {
+        "kind": "train", "name": "m", "registry": "s3://models", "task": "multi_class",
+        "data": {"images": "s3://pictures", "labels": "folders"},
+        "model": {"architecture": "timm/resnet18", "weights": "scratch"},
+        "workers": {"count": {"min": 2, "max": 6}, "cpus": 10, "gpus": 1},
+        "schedule": {"cron": "0 2 * * 0", "deadline_s": 1_000_000},
+    }
+    config_map = next(yaml.safe_load_all(printed(tmp_path, "cronjob", train)))
+    job = json.loads(config_map["data"]["rayjob.json"])["spec"]
+    [group] = job["rayClusterSpec"]["workerGroupSpecs"]
+    assert (group["minReplicas"], group["maxReplicas"], group["groupName"]) == (2, 6, "gpu")
+    resources = group["template"]["spec"]["containers"][0]["resources"]
+    assert resources["requests"] == {"cpu": "10", "memory": "32Gi", "nvidia.com/gpu": "1"}
+    assert resources["limits"] == {"memory": "32Gi", "nvidia.com/gpu": "1"}
+    assert job["activeDeadlineSeconds"] == 1_000_000
+    assert "TimeoutStartSec=1000000\n" in printed(tmp_path, "systemd", train)
+
+
 def test_the_spec_travels_without_its_secrets(tmp_path):
     config_map = next(yaml.safe_load_all(printed(tmp_path, "cronjob")))
     job = json.loads(config_map["data"]["job.json"])

@@ -29,7 +29,7 @@ def crontab(night: Night) -> str:
             f"{schedule.time_zone}: give the schedule in it, or deploy to systemd, which knows time zones"
         )
     environment, log = night.folder / f"{night.name}.env", night.folder / f"{night.name}.log"
-    deadline = f"timeout --signal=TERM --kill-after=90 {schedule.deadline_s:g} " if schedule.deadline_s else ""
+    deadline = f"timeout --signal=TERM --kill-after=90 {schedule.deadline_s:.0f} " if schedule.deadline_s else ""
     read = f"if [ -r {_quoted(environment)} ]; then set -a; . {_quoted(environment)}; set +a; fi"
     command = f"cd {_quoted(night.folder)} && {read} && exec {deadline}{night.command} >> {_quoted(log)} 2>&1"
     head = _HEAD.format(name=night.name, time_zone=schedule.time_zone, environment=environment, log=log)

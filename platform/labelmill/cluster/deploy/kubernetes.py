@@ -1,6 +1,8 @@
 """Manifests for Kubernetes with KubeRay (ray.io/v1): a job with its schedule, or an endpoint."""
 
 import json
+import math
+from dataclasses import dataclass
 from typing import Any
 
 import yaml
@@ -8,7 +10,7 @@ import yaml
 from labelmill.cluster.deploy.night import Night
 from labelmill.cluster.submission.endpoint import application_config, http_options
 from labelmill.errors import SpecError
-from labelmill.spec import ServeSpec, portable
+from labelmill.spec import Range, ServeSpec, Spec, TrainSpec, portable
 
 __all__ = ["cronjob", "raycronjob", "rayservice"]
 
@@ -98,7 +100,7 @@ def rayservice(night: Night) -> str:
         "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "labelmill.serve.front.middlewares",
         "LABELMILL_SERVE_MAX_REQUEST_BYTES": str(spec.max_request_bytes),
     }
-    cluster = _cluster(night, workers=spec.replicas, most=spec.replicas, environ=front)
+    cluster = _cluster(night, _workers(spec), front)
     return _printed(
         {
             "apiVersion": "ray.io/v1",
@@ -110,7 +112,7 @@ def rayservice(night: Night) -> str:
 
 
 def _rayjob(night: Night) -> dict[str, Any]:
-    cluster = _cluster(night, workers=1, most=8)
+    cluster = _cluster(night, _workers(night.loaded.spec))
     head = cluster["headGroupSpec"]["template"]["spec"]
     head["containers"][0]["volumeMounts"].append({"name": "spec", "mountPath": _SPEC_FOLDER, "readOnly": True})
     head["volumes"].append({"name": "spec", "configMap": {"name": night.name}})
@@ -127,24 +129,53 @@ def _rayjob(night: Night) -> dict[str, Any]:
     return {"apiVersion": "ray.io/v1", "kind": "RayJob", "metadata": _metadata(night), "spec": spec}
 
 
-def _cluster(night: Night, *, workers: int, most: int, environ: dict[str, str] | None = None) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Workers:
+    """Pods of one size, between so few and so many."""
+
+    fewest: int
+    most: int
+    cpus: int = 4
+    gpus: int = 0
+
+    @property
+    def size(self) -> dict[str, str]:
+        gpus = {"nvidia.com/gpu": str(self.gpus)} if self.gpus else {}
+        return {"cpu": str(self.cpus), "memory": "32Gi" if self.gpus else "8Gi", **gpus}
+
+
+def _workers(spec: Spec) -> _Workers:
+    """As many as the spec asks for, and where it leaves that to the cluster as many as there is work for."""
+    if isinstance(spec, ServeSpec):
+        return _Workers(spec.replicas, spec.replicas)
+    if isinstance(spec, TrainSpec):
+        count, asked = spec.workers.count, spec.workers
+        fewest, most = (count.min, count.max) if isinstance(count, Range) else (count, count)
+        return _Workers(fewest, most, max(4, math.ceil(asked.cpus)), math.ceil(asked.gpus))
+    return _Workers(1, 8)
+
+
+def _cluster(night: Night, workers: _Workers, environ: dict[str, str] | None = None) -> dict[str, Any]:
     environ = environ or {}
+    pod = _pod(night, "ray-worker", workers.size, environ)
+    if workers.gpus:
+        pod["spec"]["tolerations"] = [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
     return {
         "rayVersion": _RAY,
         "authOptions": {"mode": "token"},
-        "enableInTreeAutoscaling": most > workers,
+        "enableInTreeAutoscaling": workers.most > workers.fewest,
         "headGroupSpec": {
             "rayStartParams": {"num-cpus": "0"},
             "template": _pod(night, "ray-head", {"cpu": "2", "memory": "8Gi"}, _HEALTH_CHECKS | environ),
         },
         "workerGroupSpecs": [
             {
-                "groupName": "cpu",
-                "replicas": workers,
-                "minReplicas": workers,
-                "maxReplicas": most,
+                "groupName": "gpu" if workers.gpus else "cpu",
+                "replicas": workers.fewest,
+                "minReplicas": workers.fewest,
+                "maxReplicas": workers.most,
                 "rayStartParams": {},
-                "template": _pod(night, "ray-worker", {"cpu": "4", "memory": "8Gi"}, environ),
+                "template": pod,
             }
         ],
     }
@@ -157,7 +188,7 @@ def _pod(night: Night, name: str, size: dict[str, str], environ: dict[str, str])
         "env": [{"name": key, "value": value} for key, value in environ.items()],
         # Secrets of the spec, and the store's keys where the service account is not enough.
         "envFrom": [{"secretRef": {"name": night.name, "optional": True}}],
-        "resources": {"requests": size, "limits": {"memory": size["memory"]}},
+        "resources": {"requests": size, "limits": {name: value for name, value in size.items() if name != "cpu"}},
         "securityContext": _LOCKED,
         "volumeMounts": [{"name": key, "mountPath": place} for key, place in _ROOM.items()],
     }

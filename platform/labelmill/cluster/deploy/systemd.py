@@ -52,7 +52,7 @@ _WEEKDAYS = ("Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 def timer(night: Night) -> str:
     """A oneshot service and its timer; a start that was missed, since the machine was off, is made up for."""
     schedule = night.schedule
-    deadline = f"{schedule.deadline_s:g}" if schedule.deadline_s else "infinity"
+    deadline = f"{schedule.deadline_s:.0f}" if schedule.deadline_s else "infinity"
     # A night that was skipped, as the one before is at work, is no failure.
     unit = _unit(night, "oneshot", f"TimeoutStartSec={deadline}\nSuccessExitStatus=5\n")
     lines = "".join(f"OnCalendar={line}\n" for line in calendar(schedule))
