@@ -84,7 +84,10 @@ def test_the_rayjob_that_a_cronjob_creates_is_one(tmp_path):
 
 def test_a_training_that_wants_gpus_gets_nodes_that_have_them(tmp_path):
     train = {
-        "kind": "train", "name": "m", "registry": "s3://models", "task": "multi_class",
+        "kind": "train",
+        "name": "m",
+        "registry": "s3://models",
+        "task": "multi_class",
         "data": {"images": "s3://pictures", "labels": "folders"},
         "model": {"architecture": "timm/resnet18", "weights": "scratch"},
         "workers": {"count": {"min": 2, "max": 6}, "cpus": 10, "gpus": 1},
