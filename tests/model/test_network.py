@@ -1,5 +1,6 @@
 import importlib.metadata
 import re
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -163,6 +164,7 @@ def offline(monkeypatch, tmp_path):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setenv("LABELMILL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(urllib.request, "_opener", None)  # which is made once, with the proxies of then
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
 
