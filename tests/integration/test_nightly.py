@@ -234,6 +234,7 @@ def committed(table):
     return len(list(table.glob("_delta_log/*.json"))) > 2
 
 
+@pytest.mark.long
 def test_a_night_that_is_killed_goes_on_in_the_next_and_its_end_is_told(tmp_path, registry, slow_store, hook):
     """Two schedulers at once make one run; it is killed in the middle; the next is replaced by one after it, which ends
     what they began."""
