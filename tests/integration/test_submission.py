@@ -88,7 +88,7 @@ def test_after_an_attempt_that_failed_comes_the_next_one(tmp_path, job, to_clust
     assert failed.stderr.splitlines()[-1].endswith(": FAILED, exit code 1")
     assert to_cluster("submit", job, "--wait").returncode == 1
     assert statuses(to_cluster, "fails") == [("1", "FAILED", 1), ("2", "FAILED", 1)]
-    assert "tiny has no alias" in to_cluster("status", failed.stdout.split()[1]).stdout
+    assert "error: no tiny@later in " in to_cluster("status", failed.stdout.split()[1]).stdout
 
 
 @pytest.mark.long
