@@ -19,7 +19,7 @@ from obstore.exceptions import AlreadyExistsError, BaseError
 from obstore.store import AzureStore, GCSStore
 
 from labelmill.address import split_uri
-from labelmill.errors import ChangedError, CredentialsError, NotFoundError
+from labelmill.errors import CredentialsError, NotFoundError
 from labelmill.storage.credentials import Environment, current_environment, with_keys_that_hold
 from labelmill.storage.limit import limit
 from labelmill.storage.patience import one_try_s, pace_of, patiently
@@ -27,7 +27,7 @@ from labelmill.storage.probe import is_honoured
 from labelmill.storage.refusals import line_of, refusal_of
 from labelmill.storage.store import LISTING_SCHEMA, SCRATCH, ObjectInfo, Store
 from labelmill.storage.traffic import note_traffic
-from labelmill.storage.version import is_version, version_of
+from labelmill.storage.version import check_unchanged, version_of
 
 __all__ = ["CloudStore", "delta_options"]
 
@@ -104,10 +104,8 @@ class CloudStore(Store):
         def attempt() -> bytes:
             note_traffic(gets=1)
             answer = obstore.get(self._store(0), self._key(key), options={"range": span} if span else None)
-            found = answer.meta["e_tag"], answer.meta["size"], answer.meta["last_modified"]
-            if etag is not None and not is_version(etag, *found):
-                uri, now = self.address(key), version_of(*found)
-                raise ChangedError(f"{uri!r} was listed as {etag!r} and is {now!r} now: the next run lists it anew")
+            meta = answer.meta
+            check_unchanged(self.address(key), etag, meta["e_tag"], meta["size"], meta["last_modified"])
             data = answer.bytes().to_bytes()
             note_traffic(read_bytes=len(data))
             return data

@@ -20,7 +20,7 @@ from botocore.exceptions import ClientError
 from obstore.exceptions import BaseError
 from obstore.store import S3Store as ObstoreS3
 
-from labelmill.errors import ChangedError, CredentialsError, ForbiddenError, StorageError, UnavailableError
+from labelmill.errors import CredentialsError, ForbiddenError, StorageError, UnavailableError
 from labelmill.storage.credentials import Environment, current_environment, with_keys_that_hold
 from labelmill.storage.patience import one_try_s, pace_of, patiently
 from labelmill.storage.probe import is_honoured
@@ -30,7 +30,7 @@ from labelmill.storage.s3.page import Page
 from labelmill.storage.s3.sessions import NO_KEYS, keys_of
 from labelmill.storage.store import ObjectInfo, Store
 from labelmill.storage.traffic import note_traffic
-from labelmill.storage.version import is_version, version_of
+from labelmill.storage.version import check_unchanged, version_of
 
 __all__ = ["S3Store"]
 
@@ -105,9 +105,7 @@ class S3Store(Store):
         def attempt() -> bytes:
             note_traffic(gets=1)
             found, body = self._read_odd(full, span) if _ODD_KEY.search(full) else self._read_plain(full, span)
-            if etag is not None and not is_version(etag, *found):
-                uri, now = self.address(key), version_of(*found)
-                raise ChangedError(f"{uri!r} was listed as {etag!r} and is {now!r} now: the next run lists it anew")
+            check_unchanged(self.address(key), etag, *found)
             data = body()
             note_traffic(read_bytes=len(data))
             return data
