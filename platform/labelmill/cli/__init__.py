@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from labelmill import __version__
+from labelmill.cli.deploy import deploy_command
 from labelmill.cli.jobs import jobs
 from labelmill.cli.labels import labels
 from labelmill.cli.models import models
@@ -38,6 +39,7 @@ app.add_typer(jobs)
 app.add_typer(submitted)
 app.add_typer(models, name="models")
 app.add_typer(labels, name="labels")
+app.command("deploy")(deploy_command)
 app.command("nights")(nights_command)
 
 # Which typer does not name: each mistake in a command line is one.

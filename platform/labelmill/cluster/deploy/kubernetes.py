@@ -1,41 +1,25 @@
 """Manifests for Kubernetes with KubeRay (ray.io/v1): a job with its schedule, or an endpoint."""
 
 import json
-import math
-from dataclasses import dataclass
 from typing import Any
 
 import yaml
 
 from labelmill.cluster.deploy.night import Night
+from labelmill.cluster.deploy.pods import LOCKED, cluster_of, user, workers_of
 from labelmill.cluster.submission.endpoint import application_config, http_options
 from labelmill.errors import SpecError
-from labelmill.spec import Range, ServeSpec, Spec, TrainSpec, portable
+from labelmill.spec import ServeSpec, portable
 
 __all__ = ["cronjob", "raycronjob", "rayservice"]
 
-_RAY = "2.60.0"
 _SPEC_FOLDER = "/etc/labelmill"
-_STOPS_WITHIN_S = 90  # a run that is asked to stop commits what it has
 _STARTS_WITHIN_S = 600
 _RETRIES = 2
 # That another run has the table (exit code 5) is no reason to try once more.
 _DONE_OR_BUSY = f"python -m labelmill run {_SPEC_FOLDER}/job.json; code=$?; [ $code = 5 ] || exit $code"
 _KEPT_S = 3 * 86_400  # so that a second start of a night finds the first one
 _ALPHA = "# RayCronJob is alpha in KubeRay 1.7: its operator needs the feature gate RayCronJob=true.\n"
-# A node whose packets vanish is given up after 15 to 20 s, where Ray takes 65.
-_HEALTH_CHECKS = {
-    "RAY_health_check_period_ms": "1000",
-    "RAY_health_check_timeout_ms": "2000",
-    "RAY_health_check_failure_threshold": "5",
-}
-_LOCKED = {
-    "allowPrivilegeEscalation": False,
-    "readOnlyRootFilesystem": True,
-    "capabilities": {"drop": ["ALL"]},
-}
-# Folders that a container may write to. Ray's object store lies in /dev/shm.
-_ROOM = {"tmp": "/tmp", "home": "/home/labelmill", "shm": "/dev/shm"}  # noqa: S108 - of a container
 
 
 def cronjob(night: Night) -> str:
@@ -52,13 +36,13 @@ def cronjob(night: Night) -> str:
         "image": night.image,
         "command": creates,
         "resources": {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "256Mi"}},
-        "securityContext": _LOCKED,
+        "securityContext": LOCKED,
         "volumeMounts": [{"name": "spec", "mountPath": _SPEC_FOLDER, "readOnly": True}],
     }
     pod = {
         "serviceAccountName": f"{night.name}-schedule",
         "restartPolicy": "OnFailure",
-        "securityContext": _user(),
+        "securityContext": user(),
         "containers": [container],
         "volumes": [{"name": "spec", "configMap": {"name": night.name}}],
     }
@@ -100,7 +84,7 @@ def rayservice(night: Night) -> str:
         "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "labelmill.serve.front.middlewares",
         "LABELMILL_SERVE_MAX_REQUEST_BYTES": str(spec.max_request_bytes),
     }
-    cluster = _cluster(night, _workers(spec), front)
+    cluster = cluster_of(night, workers_of(spec), front)
     return _printed(
         {
             "apiVersion": "ray.io/v1",
@@ -112,7 +96,7 @@ def rayservice(night: Night) -> str:
 
 
 def _rayjob(night: Night) -> dict[str, Any]:
-    cluster = _cluster(night, _workers(night.loaded.spec))
+    cluster = cluster_of(night, workers_of(night.loaded.spec))
     head = cluster["headGroupSpec"]["template"]["spec"]
     head["containers"][0]["volumeMounts"].append({"name": "spec", "mountPath": _SPEC_FOLDER, "readOnly": True})
     head["volumes"].append({"name": "spec", "configMap": {"name": night.name}})
@@ -127,84 +111,6 @@ def _rayjob(night: Night) -> dict[str, Any]:
     if night.schedule.deadline_s:
         spec["activeDeadlineSeconds"] = int(night.schedule.deadline_s)
     return {"apiVersion": "ray.io/v1", "kind": "RayJob", "metadata": _metadata(night), "spec": spec}
-
-
-@dataclass(frozen=True)
-class _Workers:
-    """Pods of one size, between so few and so many."""
-
-    fewest: int
-    most: int
-    cpus: int = 4
-    gpus: int = 0
-
-    @property
-    def size(self) -> dict[str, str]:
-        gpus = {"nvidia.com/gpu": str(self.gpus)} if self.gpus else {}
-        return {"cpu": str(self.cpus), "memory": "32Gi" if self.gpus else "8Gi", **gpus}
-
-
-def _workers(spec: Spec) -> _Workers:
-    """As many as the spec asks for, and where it leaves that to the cluster as many as there is work for."""
-    if isinstance(spec, ServeSpec):
-        return _Workers(spec.replicas, spec.replicas)
-    if isinstance(spec, TrainSpec):
-        count, asked = spec.workers.count, spec.workers
-        fewest, most = (count.min, count.max) if isinstance(count, Range) else (count, count)
-        return _Workers(fewest, most, max(4, math.ceil(asked.cpus)), math.ceil(asked.gpus))
-    return _Workers(1, 8)
-
-
-def _cluster(night: Night, workers: _Workers, environ: dict[str, str] | None = None) -> dict[str, Any]:
-    environ = environ or {}
-    pod = _pod(night, "ray-worker", workers.size, environ)
-    if workers.gpus:
-        pod["spec"]["tolerations"] = [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
-    return {
-        "rayVersion": _RAY,
-        "authOptions": {"mode": "token"},
-        "enableInTreeAutoscaling": workers.most > workers.fewest,
-        "headGroupSpec": {
-            "rayStartParams": {"num-cpus": "0"},
-            "template": _pod(night, "ray-head", {"cpu": "2", "memory": "8Gi"}, _HEALTH_CHECKS | environ),
-        },
-        "workerGroupSpecs": [
-            {
-                "groupName": "gpu" if workers.gpus else "cpu",
-                "replicas": workers.fewest,
-                "minReplicas": workers.fewest,
-                "maxReplicas": workers.most,
-                "rayStartParams": {},
-                "template": pod,
-            }
-        ],
-    }
-
-
-def _pod(night: Night, name: str, size: dict[str, str], environ: dict[str, str]) -> dict[str, Any]:
-    container = {
-        "name": name,
-        "image": night.image,
-        "env": [{"name": key, "value": value} for key, value in environ.items()],
-        # Secrets of the spec, and the store's keys where the service account is not enough.
-        "envFrom": [{"secretRef": {"name": night.name, "optional": True}}],
-        "resources": {"requests": size, "limits": {name: value for name, value in size.items() if name != "cpu"}},
-        "securityContext": _LOCKED,
-        "volumeMounts": [{"name": key, "mountPath": place} for key, place in _ROOM.items()],
-    }
-    volumes = [{"name": key, "emptyDir": {"medium": "Memory"} if key == "shm" else {}} for key in _ROOM]
-    spec = {
-        "serviceAccountName": "labelmill",
-        "terminationGracePeriodSeconds": _STOPS_WITHIN_S,
-        "securityContext": _user(),
-        "containers": [container],
-        "volumes": volumes,
-    }
-    return {"spec": spec}
-
-
-def _user() -> dict[str, Any]:
-    return {"runAsNonRoot": True, "runAsUser": 1000, "fsGroup": 1000, "seccompProfile": {"type": "RuntimeDefault"}}
 
 
 def _rights(night: Night) -> list[dict[str, Any]]:

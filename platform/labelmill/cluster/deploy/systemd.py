@@ -1,5 +1,6 @@
 """Units for systemd: a job with its timer, or an endpoint. Printed as a script that puts them where they belong."""
 
+import getpass
 from datetime import UTC, datetime
 
 from cronsim import CronSim
@@ -91,7 +92,7 @@ def _unit(night: Night, type_: str, more: str) -> str:
     return _SERVICE.format(
         description=f"labelmill {night.loaded.spec.kind} {night.loaded.spec.name}",
         type=type_,
-        user=_user(),
+        user=getpass.getuser(),
         folder=_escaped(str(night.folder)),
         name=night.name,
         command=_escaped(night.command).replace("$", "$$"),
@@ -101,12 +102,6 @@ def _unit(night: Night, type_: str, more: str) -> str:
 
 def _escaped(text: str) -> str:
     return text.replace("%", "%%")  # systemd's own specifiers
-
-
-def _user() -> str:
-    import getpass
-
-    return getpass.getuser()
 
 
 def _files(night: Night, units: dict[str, str]) -> str:

@@ -77,10 +77,10 @@ class Dashboard:
         with self._said(job_id):
             return str(self._client.get_job_logs(job_id))
 
-    async def tail(self, job_id: str) -> AsyncGenerator[str]:
+    def tail(self, job_id: str) -> AsyncGenerator[str]:
         """What it has written so far, and what it writes from now on, until it ends. Raises what Ray's client does."""
-        async for text in self._client.tail_job_logs(job_id):
-            yield text
+        found: AsyncGenerator[str] = self._client.tail_job_logs(job_id)
+        return found
 
     def ask(self, method: str, path: str, data: Mapping[str, Any] | None = None) -> Any:
         """What the REST API answers, for what Ray's client of jobs has no method."""

@@ -33,5 +33,12 @@ class Sight:
         """Whether each node has its files where this machine has its own: where its socket is to be seen."""
         if self._shares_files is None:
             nodes = self._dashboard.nodes()
-            self._shares_files = bool(nodes) and all(Path(node["rayletSocketName"]).exists() for node in nodes)
+            self._shares_files = bool(nodes) and all(_is_there(node["rayletSocketName"]) for node in nodes)
         return self._shares_files
+
+
+def _is_there(path: str) -> bool:
+    try:
+        return Path(path).exists()
+    except OSError:  # in a folder of another user: not a folder of our job's
+        return False

@@ -52,7 +52,8 @@ def submit(
     the cluster does not see, or a secret in the spec itself.
     """
     parcel = portable(loaded, Sight(dashboard).address_there)
-    beginning = _beginning(loaded, parcel, night or today(loaded))
+    night = night or today(loaded)
+    beginning = _beginning(loaded, parcel, night)
     before = _attempts(dashboard, beginning)
     if before and not before[-1].has_failed:
         return Submission(before[-1], is_new=False)
@@ -63,7 +64,7 @@ def submit(
         runtime_env: dict[str, object] = {"working_dir": folder, "env_vars": environment}
         if ship_code:
             runtime_env["py_modules"] = [str(Path(labelmill.__file__).parent)]
-        is_new = dashboard.submit(job_id, _ENTRYPOINT, runtime_env, _metadata(loaded, beginning))
+        is_new = dashboard.submit(job_id, _ENTRYPOINT, runtime_env, _metadata(loaded, night))
     return Submission(dashboard.job(job_id), is_new)
 
 
@@ -89,13 +90,12 @@ def _is_attempt(job_id: str, beginning: str) -> bool:
     return job_id.startswith(beginning) and re.fullmatch("[1-9][0-9]*", job_id.removeprefix(beginning)) is not None
 
 
-def _metadata(loaded: LoadedSpec, beginning: str) -> dict[str, str]:
-    night = re.search(r"(\d{4}-\d\d-\d\d)-[0-9a-f]{8}-$", beginning)
+def _metadata(loaded: LoadedSpec, night: date) -> dict[str, str]:
     return {
         "labelmill": labelmill.__version__,
         "kind": loaded.spec.kind,
         "name": loaded.spec.name,
-        "night": night[1] if night else "",
+        "night": night.isoformat(),
     }
 
 
