@@ -2,6 +2,7 @@
 
 import datetime as dt
 import json
+import os
 import signal
 import time
 from contextlib import contextmanager
@@ -238,12 +239,15 @@ def committed(table):
 def test_a_night_that_is_killed_goes_on_in_the_next_and_its_end_is_told(tmp_path, registry, slow_store, hook):
     """Two schedulers at once make one run; it is killed in the middle; the next is replaced by one after it, which ends
     what they began."""
-    table, log = tmp_path / "labels", tmp_path / "log"
+    table, log, store = tmp_path / "labels", tmp_path / "log", tmp_path / "store"
+    store.mkdir()
+    for number in range(1200):  # so many that none of the first three can end them before it is stopped
+        os.link(slow_store / "0000.png", store / f"{number:04d}.png")
     job = label_spec(
         tmp_path / "label.yaml",
         registry=registry,
         model="tiny@1",
-        images=slow_store,
+        images=store,
         output=table,
         notify={"url": "${HOOK}"},
         schedule={"cron": "0 2 * * *"},
@@ -281,7 +285,7 @@ def test_a_night_that_is_killed_goes_on_in_the_next_and_its_end_is_told(tmp_path
     assert said.startswith("error: a newer run took the place of this one (overlap: replace): job 'test'")
     assert third.returncode == 0, third.stderr
     assert [(message["outcome"], message["exit_code"]) for message in hook.got] == [("stopped", 5), ("complete", 0)]
-    assert_the_promise(str(table), [str(path) for path in slow_store.iterdir()])
+    assert_the_promise(str(table), [str(path) for path in store.iterdir()])
     ended = [(night.outcome, night.exit_code) for night in nights(str(table)) if night.outcome != "skipped"]
     assert ended == [("killed", 137), ("stopped", 5), ("complete", 0)]
     assert nights(str(table))[-2].labelled > 0

@@ -84,7 +84,7 @@ def test_after_an_attempt_that_failed_comes_the_next_one(tmp_path, job, to_clust
     job.write_text(job.read_text().replace("tiny@1", "tiny@later").replace("name: test", "name: fails"))
     failed = to_cluster("submit", job, "--wait")
     assert failed.returncode == 1
-    assert "versions: 1; aliases: none" in failed.stdout
+    assert "error: no tiny@later in " in failed.stdout
     assert failed.stderr.splitlines()[-1].endswith(": FAILED, exit code 1")
     assert to_cluster("submit", job, "--wait").returncode == 1
     assert statuses(to_cluster, "fails") == [("1", "FAILED", 1), ("2", "FAILED", 1)]
