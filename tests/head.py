@@ -33,6 +33,8 @@ def running(**environ):
             *(str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", f"--port={free_port()}"),
             *("--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1", f"--dashboard-port={port}"),
             *("--num-cpus=2", "--object-store-memory=150000000", f"--temp-dir={folder}/ray"),
+            # by default a port that any other connection may have
+            f"--dashboard-agent-listen-port={free_port()}",
         ]
         with Path(folder, "log").open("w") as log:
             head = subprocess.Popen(command, env=mine | settings, stdout=log, stderr=log, start_new_session=True)

@@ -19,7 +19,7 @@ __all__ = ["Dashboard"]
 logger = logging.getLogger(__name__)
 
 _ANSWERS_WITHIN_S = 10.0
-_UPLOADS_WITHIN_S = 120.0
+_DOES_WITHIN_S = 120.0  # it takes code, and waits for the agent of a node that has just started
 _TALKATIVE = ("dashboard.modules.dashboard_sdk", "dashboard.modules.job.sdk", "_private.runtime_env.packaging")
 # Ray's client would rather go there than to the address that it is given.
 _OTHER_ADDRESSES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
@@ -162,7 +162,7 @@ def _client(address: str) -> Any:
         """Ray's waits for ever where nobody answers, and says how to set a token up on a page of its own."""
 
         def _do_request(self, method: str, endpoint: str, **given: Any) -> Any:
-            timeout_s = _UPLOADS_WITHIN_S if given.get("data") else _ANSWERS_WITHIN_S
+            timeout_s = _ANSWERS_WITHIN_S if method == "GET" else _DOES_WITHIN_S
             given = {"json" if name == "json_data" else name: value for name, value in given.items()}
             answer = requests.request(
                 method,
