@@ -19,7 +19,7 @@ __all__ = ["running"]
 
 
 @contextmanager
-def running(**environ):
+def running(agent_port=None, **environ):
     """The dashboard's address and the token's file, while the cluster lasts. Its nodes have `environ`."""
     with tempfile.TemporaryDirectory(prefix="lm-", ignore_cleanup_errors=True) as folder:  # short, for Ray's sockets
         token = Path(folder, "token")
@@ -34,7 +34,7 @@ def running(**environ):
             *("--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1", f"--dashboard-port={port}"),
             *("--num-cpus=2", "--object-store-memory=150000000", f"--temp-dir={folder}/ray"),
             # by default a port that any other connection may have
-            f"--dashboard-agent-listen-port={free_port()}",
+            f"--dashboard-agent-listen-port={agent_port or free_port()}",
         ]
         with Path(folder, "log").open("w") as log:
             head = subprocess.Popen(command, env=mine | settings, stdout=log, stderr=log, start_new_session=True)

@@ -271,6 +271,17 @@ def test_a_token_that_is_missing_or_wrong_is_said(tmp_path, job, cluster, token,
     assert said in done.stderr and len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.long
+def test_a_head_whose_agent_has_not_started_is_said_to_take_no_jobs(job):
+    with (
+        socket.create_server(("127.0.0.1", 0)) as other,
+        head.running(agent_port=other.getsockname()[1]) as (address, token),
+    ):
+        found = labelmill("submit", job, "--address", address, RAY_AUTH_TOKEN_PATH=token)
+    assert found.returncode == 6 and len(found.stderr.splitlines()) == 1
+    assert "takes no jobs: its agent for them has not started" in found.stderr
+
+
 def test_where_no_ray_answers_it_is_said_within_seconds(job):
     started = time.monotonic()
     done = labelmill("submit", job, "--address", f"127.0.0.1:{free_port()}")

@@ -113,13 +113,20 @@ class Dashboard:
         try:
             yield
         except (requests.exceptions.RequestException, ConnectionError) as exc:
-            reason = f"nothing did within {_ANSWERS_WITHIN_S:g} s" if _is_late(exc) else first_line(exc)
+            late_s = _late_s(exc)
+            reason = f"nothing did within {late_s:g} s" if late_s else first_line(exc)
             raise NoRayError(
                 f"no Ray answered at {self.address}: {_short(reason)}. Give the address of the cluster's dashboard, "
                 "http://HOST:8265, as this machine reaches it"
             ) from exc
         except RuntimeError as exc:
             said = first_line(exc)
+            if "No available agent" in said:
+                raise NoRayError(
+                    f"the head of the cluster at {self.address} takes no jobs: its agent for them has not started. Try "
+                    "again in a minute; if it stays so, another program has the agent's port there (52365, or what "
+                    "`ray start --dashboard-agent-listen-port` says)"
+                ) from exc
             if job_id and "404" in said:
                 raise ClusterError(
                     f"the cluster at {self.address} knows no job {job_id}: see `labelmill jobs`. A head that was "
@@ -128,10 +135,14 @@ class Dashboard:
             raise ClusterError(f"Ray at {self.address} did not do what was asked: {said}") from exc
 
 
-def _is_late(exc: BaseException) -> bool:
+def _late_s(exc: BaseException) -> float | None:
+    """How long was waited in vain, where that is what went wrong."""
     import requests
 
-    return isinstance(exc, requests.exceptions.Timeout) or ("Max retries" in str(exc) and "timed out" in str(exc))
+    if isinstance(exc, requests.exceptions.ReadTimeout) and exc.request and exc.request.method != "GET":
+        return _DOES_WITHIN_S
+    is_late = isinstance(exc, requests.exceptions.Timeout) or ("Max retries" in str(exc) and "timed out" in str(exc))
+    return _ANSWERS_WITHIN_S if is_late else None
 
 
 def _short(reason: str) -> str:
@@ -168,7 +179,7 @@ def _client(address: str) -> Any:
                 method,
                 self._address + endpoint,
                 headers=self._headers,
-                timeout=timeout_s,
+                timeout=(_ANSWERS_WITHIN_S, timeout_s),  # to connect, and for each piece of the answer
                 allow_redirects=False,
                 **given,
             )
